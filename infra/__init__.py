@@ -1,0 +1,1 @@
+"""Where the ledger touches the world: stores, streams, command line. Never decides anything."""

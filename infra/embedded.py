@@ -1,0 +1,156 @@
+"""An embedded ledger: one SQLite file, one writer, readers beside it.
+
+Opening takes the writer's lock (a second writer is refused with the name of the first), lets SQLite check the file
+and the shard check the log against its root. Readers need no lock. This file never decides or records anything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from eventsourcing.persistence import PersistenceError
+
+from infra.shard import Shard
+from infra.store.sqlite import connect, file_uri
+from infra.venue import SimulatedVenue
+from ledger.clearing_house import ClearingHouse
+from ledger.encoding import decode
+from ledger.errors import LedgerLocked, LedgerUnreadable
+from ledger.events import Recorded
+from projections.book import Book
+from projections.read_model import ReadModels
+
+MAPPER: Final = "infra.store.mapper:EventMapper"
+# Above this size SQLite's own check would take minutes; the shard's check of every row against the root remains.
+QUICK_CHECK_BYTES: Final = 256 * 1024 * 1024
+
+
+def in_memory(*, venue: SimulatedVenue | None = None) -> Shard:
+    """A ledger that lives as long as its process."""
+    house = ClearingHouse({"PERSISTENCE_MODULE": "infra.store.memory:Factory", "MAPPER_TOPIC": MAPPER},
+                          nominator=Book())
+    shard = Shard(house, venue=venue)
+    shard.open()
+    return shard
+
+
+@contextmanager
+def open_ledger(path: str | Path, *, venue: SimulatedVenue | None = None,
+                progress: Callable[[int], None] | None = None) -> Iterator[Shard]:
+    """The writer over a ledger file, made where there is none.
+
+    LedgerLocked names the writer that holds it; LedgerUnreadable says what of the file cannot be read.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise LedgerUnreadable(f"expected a folder {path.parent}, there is none")
+    with _lock(path):
+        if path.exists() and path.stat().st_size:
+            _check_file(path)
+        try:
+            house = ClearingHouse({"PERSISTENCE_MODULE": "infra.store.sqlite:Factory", "MAPPER_TOPIC": MAPPER,
+                                   "SQLITE_DBNAME": file_uri(str(path))}, nominator=Book())
+        except (PersistenceError, sqlite3.Error) as fault:
+            raise LedgerUnreadable(f"{path}: {fault}") from fault
+        try:
+            shard = Shard(house, venue=venue)
+            shard.open(progress)
+            yield shard
+        finally:
+            house.close()
+
+
+def _check_file(path: Path) -> None:
+    try:
+        connection = connect(str(path), read_only=True)
+        try:
+            connection.execute("SELECT COUNT(*) FROM ledger_settings")
+            if path.stat().st_size <= QUICK_CHECK_BYTES:
+                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if found != "ok":
+                    raise LedgerUnreadable(f"{path}: the file is damaged: {found}")
+        finally:
+            connection.close()
+    except sqlite3.Error as fault:
+        raise LedgerUnreadable(f"{path}: not a ledger file: {fault}") from fault
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold `PATH.lock` while writing; the kernel lets go of it when the process dies, however it dies."""
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            raise LedgerLocked(f"{path} is being written by {holder}; expected one writer") from None
+        os.ftruncate(descriptor, 0)
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename} since {started}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class LedgerReader:
+    """Reads a ledger file beside its writer: the log, and the read models brought up to it."""
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        if not path.exists():
+            raise LedgerUnreadable(f"expected a ledger at {path}, there is none")
+        _check_file(path)
+        self.path = path
+        self.connection = connect(str(path))
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def rows(self, after: int, limit: int) -> list[tuple[int, str, int, str, bytes]]:
+        """(position, stream, version, topic, state) of the log's rows after a position, as stored."""
+        return self.connection.execute(
+            "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events WHERE rowid > ? "
+            "ORDER BY rowid LIMIT ?", (after, limit)).fetchall()
+
+    def select(self, after: int, limit: int) -> Sequence[Recorded]:
+        """The log's events after a position."""
+        return [Recorded(position, stream, version, decode(topic, state))
+                for position, stream, version, topic, state in self.rows(after, limit)]
+
+    def log(self, after: int = 0, until: int | None = None) -> Iterator[Recorded]:
+        """The log's events, page by page."""
+        while page := self.select(after, 5_000):
+            for recorded in page:
+                if until is not None and recorded.position > until:
+                    return
+                yield recorded
+            after = page[-1].position
+
+    def position_at(self, time: int) -> int:
+        """The last position recorded at or before a log time."""
+        last = 0
+        for recorded in self.log():
+            if recorded.event.time > time:
+                break
+            last = recorded.position
+        return last
+
+    def read_models(self, *, until: int | None = None,
+                    progress: Callable[[int], None] | None = None) -> sqlite3.Connection:
+        """A connection whose `view_` tables stand at the end of the log, or were rebuilt up to a position."""
+        connection = self.connection if until is None else sqlite3.connect(":memory:", isolation_level=None)
+        models = ReadModels(connection)
+        models.create()
+        models.catch_up(self.select, until=until, progress=progress)
+        return connection

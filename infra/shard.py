@@ -1,0 +1,345 @@
+"""The shard: the single writer of one log. One record at a time, one transaction a batch.
+
+It knows what was seen before (inbox and sequences), asks the clearing house to decide, lets the simulated venue
+answer, and commits events, inbox, source positions and Merkle leaves together. What is not committed never
+happened: after a crash the same records are offered again and the log continues byte for byte. It never decides.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Final, Literal, NamedTuple, cast
+
+from eventsourcing.persistence import StoredEvent
+from pydantic_core import to_json
+
+from infra.store.commit import Commit, Head, InboxKey, SourcePosition, Store
+from infra.streams.records import Delivered, Fault, Place, read
+from infra.venue import SOURCE as VENUE_SOURCE
+from infra.venue import SimulatedVenue
+from ledger.amounts import exact
+from ledger.clearing_house import ClearingHouse
+from ledger.commands import Command, RecordPrice
+from ledger.encoding import decode
+from ledger.errors import BrokenInvariant, LedgerUnreadable, Rejected
+from ledger.events import (
+    Cause,
+    Event,
+    FundMovementRefused,
+    PriceRejected,
+    Recorded,
+    RecordRejected,
+    WithdrawalRefused,
+)
+from ledger.facts import command_of
+from ledger.market import is_repeated
+from projections.merkle import Frontier, leaf_hash
+
+FORMAT: Final = "1"
+RAW_KEPT: Final = 4_096
+PAGE: Final = 5_000
+
+OutcomeKind = Literal["applied", "duplicate", "refused", "rejected"]
+
+
+class Outcome(NamedTuple):
+    """What became of one record: the kind, the log position of its outcome, and why where it was not applied."""
+
+    kind: OutcomeKind
+    position: int
+    reason: str | None = None
+
+
+def outcome_of(recorded: Recorded) -> Outcome:
+    """The outcome that an event stands for."""
+    match recorded.event:
+        case RecordRejected() | PriceRejected():
+            return Outcome("rejected", recorded.position, recorded.event.reason)
+        case WithdrawalRefused():
+            return Outcome("refused", recorded.position, recorded.event.reason)
+        case FundMovementRefused():
+            return Outcome("refused", recorded.position, "beyond-fund")
+        case _:
+            return Outcome("applied", recorded.position)
+
+
+class Shard:
+    """The writer. Open it over a store, offer it batches, close it."""
+
+    def __init__(self, house: ClearingHouse, *, venue: SimulatedVenue | None = None) -> None:
+        self.house = house
+        self.venue = venue
+        self.store = cast(Store, house.recorder)
+        self.frontier = Frontier()
+        # Events that were committed, in log order; whoever wants to follow appends a function.
+        self.listeners: list[Callable[[Sequence[Recorded]], None]] = []
+        self._keys: dict[InboxKey, int] = {}
+        self._known: Mapping[InboxKey, int] = {}
+        self._positions: dict[tuple[str, int], SourcePosition] = {}
+        self._moved: dict[tuple[str, int], int] = {}
+        # States run ahead of the store within a batch; a fault in between leaves them unusable.
+        self._failed = False
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def open(self, progress: Callable[[int], None] | None = None) -> None:
+        """Fold the stored log, checking every row against the stored root. LedgerUnreadable where they differ."""
+        settings = self.store.settings()
+        if not settings:
+            self.store.put_settings({"format": FORMAT, "default_rulebook": "house:1"})
+        elif settings.get("format") != FORMAT:
+            raise LedgerUnreadable(f"expected a ledger of format {FORMAT}, came format {settings.get('format')!r}; "
+                                   "a newer version of this software wrote it")
+        with exact():
+            self.house.load(self._log(), progress)
+        head = self.store.head()
+        if head is None:
+            if self.house.position:
+                raise LedgerUnreadable(f"the log holds {self.house.position} events and no head")
+            return
+        if (head.position, head.root) != (self.house.position, self.frontier.root()):
+            raise LedgerUnreadable(
+                f"expected {head.position} events with root {head.root.hex()}, came {self.house.position} with root "
+                f"{self.frontier.root().hex()}; `clearing replay` finds where they differ")
+        self._positions = dict(self.store.source_positions())
+
+    def _log(self) -> Iterator[Recorded]:
+        after = 0
+        while rows := self.store.select_notifications(after + 1, PAGE):
+            for row in rows:
+                stream = str(row.originator_id)
+                self.frontier.append(leaf_hash(row.id, stream, row.originator_version, row.topic, row.state))
+                yield Recorded(row.id, stream, row.originator_version, decode(row.topic, row.state))
+            after = rows[-1].id
+
+    @property
+    def root(self) -> bytes:
+        """The Merkle root over all committed events."""
+        return self.frontier.root()
+
+    # --- batches -------------------------------------------------------------------------------------------------
+
+    def ingest(self, records: Iterable[Delivered], *, batch_size: int = 1_000) -> Iterator[Outcome]:
+        """Apply records in batches, each committed whole before its outcomes are given."""
+        source = iter(records)
+        while batch := list(islice(source, batch_size)):
+            yield from self.apply(batch)
+
+    def apply(self, batch: Sequence[Delivered]) -> list[Outcome]:
+        """Apply one batch and commit it; the outcomes are durable when this returns."""
+        if self._failed:
+            raise BrokenInvariant("the writer stopped after a fault; open the ledger again to go on from its last "
+                                  "commit")
+        self._failed = True
+        # The keys of sequenced prices are looked up only when one is rejected.
+        self._known = self.store.known(dict.fromkeys(
+            key for row in batch if (key := _key(row)) is not None and key[1] != "price"))
+        with exact():
+            self._serve()
+            outcomes = [self._apply(delivered) for delivered in batch]
+        self._commit()
+        self._failed = False
+        return outcomes
+
+    def _apply(self, delivered: Delivered) -> Outcome:
+        place = delivered.place
+        ordinal = place.line if place.offset is None else place.offset
+        if ordinal is not None:
+            partition = (place.source, place.partition or 0)
+            self._moved[partition] = max(self._moved.get(partition, 0), ordinal + 1)
+        outcome = self._decide(delivered)
+        self._serve()
+        return outcome
+
+    def _serve(self) -> None:
+        """Let the venue answer open orders, one order at a time, until none is left."""
+        if self.venue is None:
+            return
+        while commands := list(self.venue.serve(self.house)):
+            for command in commands:
+                self._decide(Delivered(Place(VENUE_SOURCE), command, None, None))
+
+    def _decide(self, delivered: Delivered) -> Outcome:
+        command, fault, place = delivered.command, delivered.fault, delivered.place
+        if command is None:
+            if fault is None:
+                raise BrokenInvariant("a delivery holds a command or a fault")
+            return self._reject(delivered, fault)
+        if isinstance(command, RecordPrice) and command.sequence is not None:
+            market = self.house.markets.get(command.instrument)
+            if market is not None and is_repeated(market, command, place.source):
+                return Outcome("duplicate", market.mark_position)
+        else:
+            seen = self._position_of((place.source, "id", command.id))
+            if seen is not None:
+                return self._repeated(delivered, seen)
+        try:
+            outcome = self.house.handle(command, _cause(place, command))
+        except Rejected as rejected:
+            fault = Fault(rejected.reason, rejected.message, rejected.field, command.TYPE, command.id, command.time)
+            return self._reject(delivered, fault)
+        if not (isinstance(command, RecordPrice) and command.sequence is not None):
+            self._keys[place.source, "id", command.id] = outcome.position
+        return outcome_of(outcome)
+
+    # --- repeats and rejections ----------------------------------------------------------------------------------
+
+    def _position_of(self, key: InboxKey) -> int | None:
+        found = self._keys.get(key)
+        if found is None:
+            found = self._known.get(key)
+            if found is None and key[0] == VENUE_SOURCE:
+                found = self.store.known([key]).get(key)
+        return found
+
+    def _reject(self, delivered: Delivered, fault: Fault) -> Outcome:
+        """Record a rejection, unless this very record was rejected before."""
+        key = _key(delivered)
+        if key is None:
+            raise BrokenInvariant("a rejected record has an identity")
+        seen = self._position_of(key)
+        if seen is None and key[1] == "price":
+            seen = self.store.known([key]).get(key)
+        if seen is not None:
+            return self._repeated(delivered, seen)
+        return self._record_rejection(delivered, fault, key)
+
+    def _repeated(self, delivered: Delivered, position: int) -> Outcome:
+        """A repeat of a spent id: equal facts are a duplicate, others a conflict, itself recorded once."""
+        recorded = self._recorded(position)
+        if _is_same(recorded.event, delivered):
+            return Outcome("duplicate", position)
+        raw = _raw(delivered)
+        kind, name, time = _identity(delivered)
+        key = (delivered.place.source, "conflict", f"{name}\x1f{hashlib.sha256(raw).hexdigest()}")
+        seen = self._keys.get(key) or self.store.known([key]).get(key)
+        if seen is not None:
+            return Outcome("duplicate", seen)
+        message = f"id: {name or 'this place'!r} was spent at log position {position} by a record with other content"
+        return self._record_rejection(delivered, Fault("conflict", message, "id", kind, name, time), key)
+
+    def _record_rejection(self, delivered: Delivered, fault: Fault, key: InboxKey) -> Outcome:
+        place, raw = delivered.place, _raw(delivered)
+        kept = raw[:RAW_KEPT]
+        try:
+            text, encoding = kept.decode(), "utf-8"
+        except UnicodeDecodeError:
+            text, encoding = base64.b64encode(kept).decode(), "base64"
+        cause = Cause(source=place.source, type=fault.type or "unknown", id=fault.id, time=fault.time,
+                      partition=place.partition, offset=place.offset, line=place.line)
+        recorded = self.house.reject(RecordRejected(
+            time=self.house.log_time, cause=cause, reason=fault.reason, message=fault.message, field=fault.field,
+            raw=text, raw_encoding=cast(Any, encoding), raw_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest()))
+        self._keys[key] = recorded.position
+        return Outcome("rejected", recorded.position, fault.reason)
+
+    def _recorded(self, position: int) -> Recorded:
+        pending = self.house.pending
+        if pending and position >= pending[0].position:
+            return pending[position - pending[0].position]
+        row = self.store.select_notifications(position, 1)[0]
+        return Recorded(row.id, str(row.originator_id), row.originator_version, decode(row.topic, row.state))
+
+    # --- committing ----------------------------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        pending = self.house.pending
+        if not pending and not self._moved:
+            return
+        rows: list[StoredEvent] = []
+        leaves = bytearray()
+        frontier = Frontier.from_bytes(self.frontier.to_bytes())
+        to_row = self.house.mapper.to_stored_event
+        for recorded in pending:
+            row = to_row(cast(Any, recorded))
+            leaf = leaf_hash(recorded.position, recorded.originator_id, row.originator_version, row.topic, row.state)
+            frontier.append(leaf)
+            leaves += leaf
+            rows.append(row)
+        head = Head(self.house.position, self.house.log_time, frontier.to_bytes(), frontier.root())
+        moves = []
+        for place, next_offset in self._moved.items():
+            before = self._positions.get(place)
+            if before is None or next_offset > before.next_offset:
+                moves.append((before, SourcePosition(*place, next_offset, before.epoch if before else 0)))
+        self.store.insert_events(rows, commit=Commit(self.house.position - len(pending), head, bytes(leaves),
+                                                     list(self._keys.items()), moves))
+        self.frontier = frontier
+        self._positions.update({(after.source, after.partition): after for _, after in moves})
+        self._keys.clear()
+        self._moved.clear()
+        self.house.pending = []
+        for listener in self.listeners:
+            listener(pending)
+
+    def is_balanced(self) -> bool:
+        """Whether, per asset, all pools of all accounts and all that stands against them sum to exactly zero."""
+        with exact():
+            sums: dict[str, Decimal] = {}
+            for state in self.house.accounts.values():
+                for held in state.balances.values():
+                    for asset, amount in held.items():
+                        sums[asset] = sums.get(asset, Decimal(0)) + amount
+            for (owner, asset), amount in self.house.house.balances.items():
+                if owner != "account":
+                    sums[asset] = sums.get(asset, Decimal(0)) + amount
+            return not any(sums.values())
+
+
+# --- identity ----------------------------------------------------------------------------------------------------
+
+
+def _identity(delivered: Delivered) -> tuple[str | None, str | None, int | None]:
+    """(type, id, time) as far as they could be read."""
+    if delivered.command is not None:
+        return delivered.command.TYPE, delivered.command.id, delivered.command.time
+    if delivered.fault is not None:
+        return delivered.fault.type, delivered.fault.id, delivered.fault.time
+    return None, None, None
+
+
+def _key(delivered: Delivered) -> InboxKey | None:
+    """What a record is known by in the inbox: its id, its price sequence, or else where it stood."""
+    place, command = delivered.place, delivered.command
+    if isinstance(command, RecordPrice) and command.sequence is not None:
+        return place.source, "price", f"{command.instrument}\x1f{command.source}\x1f{command.sequence}"
+    _, name, _ = _identity(delivered)
+    if name is not None:
+        return place.source, "id", name
+    ordinal = place.line if place.offset is None else place.offset
+    return None if ordinal is None else (place.source, "at", f"{place.partition or 0}:{ordinal}")
+
+
+def _cause(place: Place, command: Command) -> Cause:
+    return Cause(source=place.source, type=command.TYPE, id=command.id, time=command.time, partition=place.partition,
+                 offset=place.offset, line=place.line, replay_of=command.replay_of)
+
+
+def _raw(delivered: Delivered) -> bytes:
+    if delivered.raw is not None:
+        return delivered.raw
+    if delivered.command is None:
+        return b""
+    fields = delivered.command.model_dump(mode="json", exclude_none=True)
+    return to_json({"type": delivered.command.TYPE, **fields})
+
+
+def _is_same(event: Event, delivered: Delivered) -> bool:
+    """Whether a repeat says what the recorded outcome says: known fields as values, else the same bytes."""
+    command = delivered.command
+    if isinstance(event, RecordRejected):
+        if hashlib.sha256(_raw(delivered)).hexdigest() == event.sha256:
+            return True
+        if command is None or event.raw_bytes > RAW_KEPT:
+            return False
+        kept = event.raw.encode() if event.raw_encoding == "utf-8" else base64.b64decode(event.raw)
+        earlier = read(Place(event.cause.source), kept).command
+    else:
+        earlier = command_of(event)
+    if earlier is None or command is None:
+        return False
+    return type(earlier) is type(command) and earlier.facts() == command.facts()

@@ -1,0 +1,79 @@
+"""What one commit takes beside the events, and what every store must answer; the contract that stores are held to.
+
+Source positions move by compare-and-set with an epoch, so that a stale worker can do no harm. This file never
+touches a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from eventsourcing.persistence import Notification, StoredEvent
+
+# (source, kind, key): kind `id` for records that carry one, `at` for those known by their place, `price` for
+# sequenced prices of no market, `conflict` for a record whose id other content spent (key: id and hash).
+InboxKey = tuple[str, str, str]
+
+
+class SourcePosition(NamedTuple):
+    """The next offset (or line) of a source's partition, and the epoch of whoever moves it."""
+
+    source: str
+    partition: int
+    next_offset: int
+    epoch: int = 0
+
+
+class Head(NamedTuple):
+    """Where the log ends: its last position, log time there, and the Merkle frontier (root included)."""
+
+    position: int
+    log_time: int
+    frontier: bytes
+    root: bytes
+
+
+class Commit(NamedTuple):
+    """What moves with a batch of events, in one transaction."""
+
+    expected: int
+    head: Head
+    leaves: bytes
+    inbox: Sequence[tuple[InboxKey, int]]
+    positions: Sequence[tuple[SourcePosition | None, SourcePosition]]
+
+
+class Store(Protocol):
+    """What the shard needs of a recorder beyond the library's own interface."""
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], *, commit: Commit) -> Sequence[int] | None:
+        """One transaction: events, inbox, positions, leaves, head. Refused whole where the log does not continue."""
+
+    def select_notifications(self, start: int | None, limit: int, stop: int | None = None,
+                             topics: Sequence[str] = (), *, inclusive_of_start: bool = True) -> Sequence[Notification]:
+        """Rows of the log, from `start` on."""
+
+    def head(self) -> Head | None:
+        """Where the log ends; None for an empty ledger."""
+
+    def known(self, keys: Iterable[InboxKey]) -> Mapping[InboxKey, int]:
+        """Which of the keys are spent, and the log position of their outcome."""
+
+    def inbox(self) -> Iterable[tuple[InboxKey, int]]:
+        """All spent keys, in order."""
+
+    def leaves(self) -> bytes:
+        """All leaf hashes, concatenated in log order."""
+
+    def source_positions(self) -> Mapping[tuple[str, int], SourcePosition]:
+        """The stored positions by (source, partition)."""
+
+    def settings(self) -> Mapping[str, str]:
+        """The ledger's own settings, format version among them; empty for a new ledger."""
+
+    def put_settings(self, settings: Mapping[str, str]) -> None:
+        """Write the settings of a new ledger."""
+
+    def close(self) -> None:
+        """Release what the store holds."""

@@ -1,0 +1,177 @@
+"""The embedded store: one SQLite file a ledger, WAL, synchronous FULL, one transaction a batch.
+
+Rows of the log stay ordinary eventsourcing rows, which the stock recorder reads unaltered. Whatever moves with
+them (inbox, source positions, Merkle leaves, head) is in tables of our own and commits with them. This file never
+looks into an event.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import quote
+
+from eventsourcing.persistence import IntegrityError, StoredEvent
+from eventsourcing.sqlite import (
+    SQLiteConnection,
+    SQLiteConnectionPool,
+    SQLiteCursor,
+    SQLiteDatastore,
+    SQLiteFactory,
+    SQLiteProcessRecorder,
+)
+
+from infra.store.commit import Commit, Head, InboxKey, SourcePosition
+
+# 64 MiB of page cache, and a checkpoint each 16 MiB of log: inbox ids arrive in random order, so the pages that
+# they touch are worth keeping, and rewriting them less often is worth a longer log.
+CACHE_KIBIBYTES: Final = 65_536
+CHECKPOINT_PAGES: Final = 4_096
+# SQLite's bound on variables in one statement is 32,766; three a key.
+KEYS_PER_SELECT: Final = 500
+
+TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS ledger_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS ledger_head (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, "
+    "log_time INTEGER NOT NULL, frontier BLOB NOT NULL, root BLOB NOT NULL)",
+    # Hashes of consecutive positions from `first_position` on, 32 bytes each: one row a commit.
+    "CREATE TABLE IF NOT EXISTS merkle_leaves (first_position INTEGER PRIMARY KEY, hashes BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS inbox (source TEXT NOT NULL, kind TEXT NOT NULL, record_key TEXT NOT NULL, "
+    "position INTEGER NOT NULL, PRIMARY KEY (source, kind, record_key)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS stream_position (source TEXT NOT NULL, partition INTEGER NOT NULL, "
+    "next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (source, partition)) WITHOUT ROWID",
+)
+
+
+class _Pool(SQLiteConnectionPool):
+    def _create_connection(self) -> SQLiteConnection:
+        connection = super()._create_connection()
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA cache_size=-{CACHE_KIBIBYTES}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        return connection
+
+
+class _Datastore(SQLiteDatastore):
+    def __init__(self, db_name: str, **options: Any) -> None:
+        super().__init__(db_name, **options)
+        self.pool.close()
+        self.pool = _Pool(db_name=db_name, lock_timeout=options.get("lock_timeout"))
+
+
+class SQLiteRecorder(SQLiteProcessRecorder):
+    """Bulk insertion, and the tables that move with the log."""
+
+    def construct_create_table_statements(self) -> list[str]:
+        """The library's tables, then ours."""
+        return [*super().construct_create_table_statements(), *TABLES]
+
+    def _insert_events(self, c: SQLiteCursor, stored_events: Sequence[StoredEvent],
+                       **kwargs: Any) -> Sequence[int] | None:
+        commit: Commit = kwargs["commit"]
+        first = commit.expected + 1
+        c.execute("SELECT COALESCE(MAX(rowid), 0) FROM stored_events")
+        end = c.fetchone()[0]
+        if end != commit.expected:
+            raise IntegrityError(f"expected the log to end at {commit.expected}, it ends at {end}")
+        c.executemany(self.insert_events_statement,
+                      [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events])
+        c.execute("SELECT MAX(rowid) FROM stored_events")
+        end = c.fetchone()[0]
+        if end != commit.head.position:
+            raise IntegrityError(f"expected the log to end at {commit.head.position}, it ends at {end}")
+        c.executemany("INSERT INTO inbox VALUES (?,?,?,?)", [(*key, position) for key, position in commit.inbox])
+        if stored_events:
+            c.execute("INSERT INTO merkle_leaves VALUES (?,?)", (first, commit.leaves))
+        for before, after in commit.positions:
+            self._move(c, before, after)
+        head = commit.head
+        c.execute("INSERT OR REPLACE INTO ledger_head VALUES (1,?,?,?,?)",
+                  (head.position, head.log_time, head.frontier, head.root))
+        return range(first, end + 1)
+
+    @staticmethod
+    def _move(c: SQLiteCursor, before: SourcePosition | None, after: SourcePosition) -> None:
+        if before is None:
+            c.execute("INSERT INTO stream_position VALUES (?,?,?,?)", tuple(after))
+            return
+        c.execute("UPDATE stream_position SET next_offset=?, epoch=? WHERE source=? AND partition=? AND next_offset=? "
+                  "AND epoch=?", (after.next_offset, after.epoch, after.source, after.partition, before.next_offset,
+                                  before.epoch))
+        c.execute("SELECT changes()")
+        if c.fetchone()[0] != 1:
+            raise IntegrityError(f"position of {after.source}[{after.partition}] was moved by another writer")
+
+    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        with self.datastore.transaction(commit=False) as c:
+            c.execute(statement, values)
+            return [tuple(row) for row in c.fetchall()]
+
+    def head(self) -> Head | None:
+        """Where the log ends."""
+        rows = self._rows("SELECT position, log_time, frontier, root FROM ledger_head")
+        return Head(*rows[0]) if rows else None
+
+    def known(self, keys: Iterable[InboxKey]) -> Mapping[InboxKey, int]:
+        """Which keys are spent."""
+        found: dict[InboxKey, int] = {}
+        remaining = iter(keys)
+        with self.datastore.transaction(commit=False) as c:
+            while chunk := list(islice(remaining, KEYS_PER_SELECT)):
+                c.execute("SELECT source, kind, record_key, position FROM inbox WHERE (source, kind, record_key) IN "
+                          f"(VALUES {','.join(['(?,?,?)'] * len(chunk))})", [part for key in chunk for part in key])
+                found.update(((row[0], row[1], row[2]), row[3]) for row in c.fetchall())
+        return found
+
+    def inbox(self) -> Iterable[tuple[InboxKey, int]]:
+        """All spent keys, in order."""
+        rows = self._rows("SELECT source, kind, record_key, position FROM inbox ORDER BY source, kind, record_key")
+        return [((source, kind, key), position) for source, kind, key, position in rows]
+
+    def leaves(self) -> bytes:
+        """All leaf hashes."""
+        rows = self._rows("SELECT first_position, hashes FROM merkle_leaves ORDER BY first_position")
+        return b"".join(hashes for _, hashes in rows)
+
+    def source_positions(self) -> Mapping[tuple[str, int], SourcePosition]:
+        """The stored positions."""
+        rows = self._rows("SELECT source, partition, next_offset, epoch FROM stream_position")
+        return {(row[0], row[1]): SourcePosition(*row) for row in rows}
+
+    def settings(self) -> Mapping[str, str]:
+        """The ledger's settings."""
+        return dict(self._rows("SELECT name, value FROM ledger_settings"))
+
+    def put_settings(self, settings: Mapping[str, str]) -> None:
+        """Write the settings of a new ledger."""
+        with self.datastore.transaction(commit=True) as c:
+            c.executemany("INSERT OR REPLACE INTO ledger_settings VALUES (?,?)", list(settings.items()))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.datastore.close()
+
+
+class Factory(SQLiteFactory):
+    """Named by PERSISTENCE_MODULE as `infra.store.sqlite:Factory`."""
+
+    process_recorder_class = SQLiteRecorder
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.datastore.close()
+        self.datastore = _Datastore(db_name=str(self.env.get(self.SQLITE_DBNAME)), originator_id_type="text")
+
+
+def file_uri(path: str) -> str:
+    """The database name of a file, safe for paths with any characters."""
+    return f"file:{quote(path)}"
+
+
+def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
+    """A plain connection for read models and queries."""
+    return sqlite3.connect(f"{file_uri(path)}?mode=ro" if read_only else file_uri(path), uri=True,
+                           isolation_level=None)

@@ -1,0 +1,190 @@
+"""All that can be asked of the ledger: one frozen model a record type, as contracts section 1 fixes them.
+
+A command is a record that has been read and found well formed; whether it can be applied is decided by the
+aggregates. Unknown fields are ignored, known ones are strict. This file never looks at state.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from ledger.amounts import ONE, Time, WireAmount, WirePositive, WirePrice
+
+# 1-200 code points, no control characters; never normalised (semantics section 1).
+Id = Annotated[str, StringConstraints(pattern=r"^[^\p{Cc}]{1,200}$", strict=True)]
+
+MarginMode = Literal["cross", "isolated"]
+PositionMode = Literal["net", "hedge"]
+PositionSide = Literal["net", "long", "short"]
+Side = Literal["buy", "sell"]
+AccountKind = Literal["client", "house", "liquidity-provider", "external-venue"]
+PriceKind = Literal["mark", "index", "last", "settlement"]
+FundName = Literal["insurance", "default", "house"]
+FundMovementKind = Literal["contribution", "withdrawal", "recovery"]
+
+
+class Command(BaseModel):
+    """What every record has: an identity within its source, and a time."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    TYPE: ClassVar[str]
+    # Records of these types move log time; prices and funding move only their market's (semantics section 2).
+    MOVES_LOG_TIME: ClassVar[bool] = True
+
+    id: Id
+    time: Time
+    replay_of: Id | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The known fields as values, without identity: what a repeat of the record is compared by."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in ("id", "replay_of")}
+
+
+class PublishRulebook(Command):
+    """`rulebook`: a whole rulebook, or the name of a shipped one, in force from `effective`."""
+
+    TYPE = "rulebook"
+    rulebook: Id | dict[str, Any]
+    effective: Time | None = None
+
+
+class ListAsset(Command):
+    """`asset`: a unit of account, its smallest amount, and the instrument whose mark values it."""
+
+    TYPE = "asset"
+    asset: Id
+    quantum: WirePositive
+    pricing_instrument: Id | None = None
+
+
+class ListInstrument(Command):
+    """`instrument`: a contract that can be traded and margined."""
+
+    TYPE = "instrument"
+    instrument: Id
+    base: Id
+    quote: Id
+    contract_type: Literal["linear", "inverse", "spot", "option"]
+    contract_size: WirePositive = ONE
+    tick_size: WirePositive
+    lot_size: WirePositive
+    underlying: Id | None = None
+    expiry: Time | None = None
+
+
+class OpenAccount(Command):
+    """`account`: opens a clearing account, or changes what may change of one."""
+
+    TYPE = "account"
+    account: Id
+    margin_mode: MarginMode
+    position_mode: PositionMode = "net"
+    kind: AccountKind = "client"
+    member: Id | None = None
+    rulebook: Id | None = None
+
+
+class Deposit(Command):
+    """`deposit`: collateral came in."""
+
+    TYPE = "deposit"
+    account: Id
+    asset: Id
+    amount: WirePositive
+    reverses: Id | None = None
+
+
+class Withdraw(Command):
+    """`withdrawal`: a wish to take collateral out; refused beyond what is withdrawable."""
+
+    TYPE = "withdrawal"
+    account: Id
+    asset: Id
+    amount: WirePositive
+    hold: bool = False
+
+
+class PostFill(Command):
+    """`fill`: one side of a trade, posted against the house. A fact: never refused for margin."""
+
+    TYPE = "fill"
+    account: Id
+    trade_id: Id
+    instrument: Id
+    side: Side
+    size: WirePositive
+    price: WirePrice
+    fee: WireAmount = Decimal(0)
+    fee_asset: Id | None = None
+    liquidity: Literal["maker", "taker"] | None = None
+    order_id: Id | None = None
+    liquidation_order_id: Id | None = None
+    margin_mode: MarginMode | None = None
+    position_side: PositionSide | None = None
+    leverage: WirePositive | None = None
+
+
+class RecordPrice(Command):
+    """`price`: one price of one instrument from one source; with `sequence` it may go without an id."""
+
+    TYPE = "price"
+    MOVES_LOG_TIME = False
+    id: Id | None = None  # type: ignore[assignment]
+    instrument: Id
+    price: WirePrice
+    source: Id
+    sequence: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
+    kind: PriceKind = "mark"
+
+    @model_validator(mode="after")
+    def _has_identity(self) -> RecordPrice:
+        if self.id is None and self.sequence is None:
+            raise PydanticCustomError("identity", "expected an id or a sequence, came neither")
+        return self
+
+
+class MoveFunding(Command):
+    """`funding`: longs pay `rate` of notional at `price` (else the mark) to shorts; one index move, whoever holds."""
+
+    TYPE = "funding"
+    MOVES_LOG_TIME = False
+    instrument: Id
+    rate: WireAmount
+    price: WirePrice | None = None
+
+
+class MoveFund(Command):
+    """`fund-movement`: money into or out of a fund."""
+
+    TYPE = "fund-movement"
+    fund: FundName
+    asset: Id
+    amount: WirePositive
+    kind: FundMovementKind
+    contributor: Id | None = None
+
+
+class MoveClock(Command):
+    """`clock`: log time moves, so that deadlines pass on a quiet stream."""
+
+    TYPE = "clock"
+
+
+AnyCommand = (
+    PublishRulebook | ListAsset | ListInstrument | OpenAccount | Deposit | Withdraw | PostFill | RecordPrice
+    | MoveFunding | MoveFund | MoveClock
+)
+
+COMMANDS: dict[str, type[Command]] = {
+    kind.TYPE: kind
+    for kind in (PublishRulebook, ListAsset, ListInstrument, OpenAccount, Deposit, Withdraw, PostFill, RecordPrice,
+                 MoveFunding, MoveFund, MoveClock)
+}
+# Types of the contract that this version records as rejected `not-supported`.
+NOT_SUPPORTED = frozenset({
+    "account-settings", "withdrawal-settled", "withdrawal-cancelled", "order", "interest-rate", "isolated-margin",
+    "transfer", "liquidation-result", "settlement", "halt", "resume"})

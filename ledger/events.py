@@ -1,0 +1,616 @@
+"""All that can have happened: one catalogue of frozen models, each with an explicit, versioned TOPIC.
+
+Facts answer records (`ANSWERS` names the record type); decisions are the ledger's own, and carry their evidence.
+An event's state in the log is the compact JSON of its fields in declared order, absent fields left out. A change
+of an event is a new TOPIC version with an entry in `UPCASTS`; the committed schema (docs/events.json) holds us to
+it. This file never decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ledger.amounts import Number, Time
+from ledger.commands import (
+    AccountKind,
+    FundMovementKind,
+    FundName,
+    MarginMode,
+    PositionMode,
+    PositionSide,
+    PriceKind,
+    Side,
+)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cause(_Frozen):
+    """The record that an event goes back to: its identity, its time, and where it stood."""
+
+    source: str
+    type: str
+    id: str | None = None
+    time: Time | None = None
+    partition: int | None = None
+    offset: int | None = None
+    line: int | None = None
+    replay_of: str | None = None
+
+
+class Event(_Frozen):
+    """What every event has: log time when it was recorded, and its cause."""
+
+    TOPIC: ClassVar[str]
+    # The record type that this event is the outcome of; None for the ledger's own decisions.
+    ANSWERS: ClassVar[str | None] = None
+
+    time: Time
+    cause: Cause
+
+
+# --- evidence ----------------------------------------------------------------------------------------------------
+
+
+class MarkEvidence(_Frozen):
+    """A mark that a decision used: its price, the log position that recorded it, and its age in seconds."""
+
+    price: Number
+    position: int
+    age_seconds: Number
+    provisional: bool | None = None
+
+
+class PositionEvidence(_Frozen):
+    """One position as the decision saw it; margins and PnL in the valuation asset."""
+
+    instrument: str
+    margin_mode: MarginMode
+    position_side: PositionSide
+    size: Number
+    cost: Number
+    notional: Number
+    unrealised_pnl: Number
+    initial_margin: Number
+    maintenance_margin: Number
+
+
+class Trigger(_Frozen):
+    """The record that tipped a decision: the log position of its outcome, and its type."""
+
+    position: int
+    type: str
+
+
+class RulebookVersion(_Frozen):
+    name: str
+    version: int
+
+
+class Evidence(_Frozen):
+    """All that a decision on a pool rests on: figures in the valuation asset, marks, positions, rulebook version."""
+
+    account_equity: Number
+    margin_equity: Number
+    collateral_value: Number
+    unrealised_pnl: Number
+    initial_margin: Number
+    maintenance_margin: Number
+    margin_ratio: Number | None = None
+    balances: dict[str, Number]
+    marks: dict[str, MarkEvidence]
+    positions: list[PositionEvidence]
+    rulebook: RulebookVersion
+    trigger: Trigger
+
+
+# --- intake and clock --------------------------------------------------------------------------------------------
+
+
+class RecordRejected(Event):
+    """A record that cannot be applied, kept with its first 4 KiB and the hash of the whole."""
+
+    TOPIC = "clearing.record-rejected:1"
+    ANSWERS = "*"
+
+    reason: str
+    message: str
+    field: str | None = None
+    raw: str
+    raw_encoding: Literal["utf-8", "base64"]
+    raw_bytes: int
+    sha256: str
+
+
+class ClockMoved(Event):
+    """Log time moved by a clock record."""
+
+    TOPIC = "clearing.clock-moved:1"
+    ANSWERS = "clock"
+
+
+# --- rulebook, assets, markets -----------------------------------------------------------------------------------
+
+
+class RulebookPublished(Event):
+    """A rulebook, whole, in force from `effective`; what was decided before keeps the version it names."""
+
+    TOPIC = "clearing.rulebook-published:1"
+    ANSWERS = "rulebook"
+
+    name: str
+    version: int
+    effective: Time
+    # As the record gave them: a name of a shipped rulebook or a whole one, and the wish for a time.
+    rulebook: str | dict[str, Any]
+    requested_effective: Time | None = None
+    content: dict[str, Any]
+
+
+class AssetListed(Event):
+    """An asset was listed, or listed again with a change that is allowed."""
+
+    TOPIC = "clearing.asset-listed:1"
+    ANSWERS = "asset"
+
+    asset: str
+    quantum: Number
+    pricing_instrument: str | None = None
+
+
+class InstrumentListed(Event):
+    """An instrument was listed, or listed again with a change that is allowed."""
+
+    TOPIC = "clearing.instrument-listed:1"
+    ANSWERS = "instrument"
+
+    instrument: str
+    base: str
+    quote: str
+    contract_type: Literal["linear", "inverse", "spot", "option"]
+    contract_size: Number
+    tick_size: Number
+    lot_size: Number
+    underlying: str | None = None
+    expiry: Time | None = None
+
+
+class PriceRecorded(Event):
+    """A price was accepted; of kind `mark` it is the instrument's mark from here on."""
+
+    TOPIC = "clearing.price-recorded:1"
+    ANSWERS = "price"
+
+    instrument: str
+    price: Number
+    source: str
+    sequence: int | None = None
+    kind: PriceKind
+    # The first sequence that never came, where this one does not follow the last.
+    gap_from: int | None = None
+
+
+class PriceRejected(Event):
+    """A price that the market did not take, and why: `late`, or `step` (too far from the last accepted)."""
+
+    TOPIC = "clearing.price-rejected:1"
+    ANSWERS = "price"
+
+    instrument: str
+    price: Number
+    source: str
+    sequence: int | None = None
+    kind: PriceKind
+    gap_from: int | None = None
+    reason: Literal["late", "step"]
+    message: str
+
+
+class ProvisionalMarkSet(Event):
+    """A fill came before any mark: its price values the instrument until a mark comes."""
+
+    TOPIC = "clearing.provisional-mark-set:1"
+
+    instrument: str
+    price: Number
+
+
+class FundingIndexMoved(Event):
+    """Funding of one instrument: index += rate x price, in quote per unit of base; positions settle when touched."""
+
+    TOPIC = "clearing.funding-index-moved:1"
+    ANSWERS = "funding"
+
+    instrument: str
+    rate: Number
+    price: Number | None = None
+    mark_price: Number
+    index_before: Number
+    index_after: Number
+
+
+# --- account facts -----------------------------------------------------------------------------------------------
+
+
+class AccountOpened(Event):
+    """A clearing account was opened."""
+
+    TOPIC = "clearing.account-opened:1"
+    ANSWERS = "account"
+
+    account: str
+    margin_mode: MarginMode
+    position_mode: PositionMode
+    kind: AccountKind
+    member: str | None = None
+    rulebook: str | None = None
+
+
+class AccountSettingsChanged(Event):
+    """What may change of an account was changed."""
+
+    TOPIC = "clearing.account-settings-changed:1"
+    ANSWERS = "account"
+
+    account: str
+    margin_mode: MarginMode
+    position_mode: PositionMode
+    kind: AccountKind
+    member: str | None = None
+    rulebook: str | None = None
+
+
+class Deposited(Event):
+    """Collateral came in. Postings: account +, custody -."""
+
+    TOPIC = "clearing.deposited:1"
+    ANSWERS = "deposit"
+
+    account: str
+    asset: str
+    amount: Number
+    balance: Number
+
+
+class Withdrawn(Event):
+    """Collateral went out. Postings: account -, custody +."""
+
+    TOPIC = "clearing.withdrawn:1"
+    ANSWERS = "withdrawal"
+
+    account: str
+    asset: str
+    amount: Number
+    balance: Number
+
+
+class WithdrawalRefused(Event):
+    """A withdrawal beyond what is withdrawable, with that amount, the reason and the evidence."""
+
+    TOPIC = "clearing.withdrawal-refused:1"
+    ANSWERS = "withdrawal"
+
+    account: str
+    asset: str
+    amount: Number
+    withdrawable: Number
+    reason: Literal["beyond-withdrawable", "call-open", "liquidation-open", "stale-mark", "unpriced"]
+    message: str
+    evidence: Evidence
+
+
+FillFlag = Literal["initial-margin-breached", "late", "order-closed", "order-exceeded", "margin-short"]
+
+
+class FillPosted(Event):
+    """One side of a trade against the house.
+
+    Postings, in the settlement asset: pool + realised_pnl; house - (realised_pnl + rounding); house:rounding +
+    rounding; in the fee asset: payer - fee, fees + fee; margin moved between the cross pool and an isolated one.
+    `position_size` and `position_cost` are those after the fill; a flip closes and opens at the same price.
+    """
+
+    TOPIC = "clearing.fill-posted:1"
+    ANSWERS = "fill"
+
+    account: str
+    trade_id: str
+    instrument: str
+    side: Side
+    size: Number
+    price: Number
+    fee: Number
+    fee_asset: str | None = None
+    liquidity: Literal["maker", "taker"] | None = None
+    order_id: str | None = None
+    liquidation_order_id: str | None = None
+    # As the record gave them; the position that took the fill stands below.
+    margin_mode: MarginMode | None = None
+    position_side: PositionSide | None = None
+    leverage: Number | None = None
+    # What it did.
+    mode: MarginMode
+    position: PositionSide
+    settlement_asset: str
+    charged_asset: str
+    closed_size: Number
+    realised_pnl: Number
+    rounding: Number
+    position_size: Number
+    position_cost: Number
+    position_leverage: Number | None = None
+    funding_index: Number
+    # Into the isolated pool (+) from the cross pool, or back (-).
+    isolated_margin: Number
+    flags: list[FillFlag]
+
+
+class FundingItem(_Frozen):
+    """Accrued funding of one position: `payment` to the pool (paid rounded up, received down), the rest to rounding."""
+
+    instrument: str
+    margin_mode: MarginMode
+    position_side: PositionSide
+    asset: str
+    index: Number
+    payment: Number
+    rounding: Number
+
+
+class FundingSettled(Event):
+    """Accrued funding of the account's positions was paid or received, before its next event."""
+
+    TOPIC = "clearing.funding-settled:1"
+
+    account: str
+    items: list[FundingItem]
+
+
+# --- account decisions -------------------------------------------------------------------------------------------
+
+
+class MarginWarned(Event):
+    """The pool's margin ratio fell below the warning line."""
+
+    TOPIC = "clearing.margin-warned:1"
+
+    account: str
+    pool: str
+    warning_level: Number
+    evidence: Evidence
+
+
+class WarningEnded(Event):
+    """The pool's margin ratio rose above the warning line and its hysteresis."""
+
+    TOPIC = "clearing.warning-ended:1"
+
+    account: str
+    pool: str
+    evidence: Evidence
+
+
+class MarginCallIssued(Event):
+    """The pool's margin ratio fell below the call line: a demand with a deadline."""
+
+    TOPIC = "clearing.margin-call-issued:1"
+
+    account: str
+    pool: str
+    call_id: str
+    deadline: Time
+    call_asset: str
+    call_amount: Number | None = None
+    eligible: dict[str, Number]
+    call_level: Number
+    cure_level: Number
+    consequence: str
+    message: str
+    evidence: Evidence
+
+
+class _CallEnded(Event):
+    account: str
+    pool: str
+    call_id: str
+    evidence: Evidence
+
+
+class MarginCallMet(_CallEnded):
+    """A record of the account restored the cure level."""
+
+    TOPIC = "clearing.margin-call-met:1"
+
+
+class MarginCallWithdrawn(_CallEnded):
+    """The market restored the cure level."""
+
+    TOPIC = "clearing.margin-call-withdrawn:1"
+
+
+class MarginCallExpired(_CallEnded):
+    """The deadline passed unmet: the pool is liquidated up to the stop line."""
+
+    TOPIC = "clearing.margin-call-expired:1"
+
+
+class MarginCallSuperseded(_CallEnded):
+    """The margin ratio fell below the liquidation line before the deadline."""
+
+    TOPIC = "clearing.margin-call-superseded:1"
+
+
+class LiquidationStarted(Event):
+    """The pool is being closed out until it stands at the stop line."""
+
+    TOPIC = "clearing.liquidation-started:1"
+
+    account: str
+    pool: str
+    liquidation_id: str
+    reason: Literal["below-liquidation-line", "call-expired", "negative-equity"]
+    stop_level: Number
+    evidence: Evidence
+
+
+class LiquidationOrderPlaced(Event):
+    """An order to close a position, no worse than `limit_price`: at which the pool's equity is shared out exactly."""
+
+    TOPIC = "clearing.liquidation-order-placed:1"
+
+    account: str
+    pool: str
+    liquidation_id: str
+    order_id: str
+    instrument: str
+    position_side: PositionSide
+    side: Side
+    size: Number
+    limit_price: Number
+    expires_at: Time
+    evidence: Evidence
+
+
+class LiquidationOrderCancelled(Event):
+    """An order is open no more: `expired`, `recovered`, `repriced` (another follows) or `position-changed`."""
+
+    TOPIC = "clearing.liquidation-order-cancelled:1"
+
+    account: str
+    pool: str
+    liquidation_id: str
+    order_id: str
+    reason: Literal["expired", "recovered", "repriced", "position-changed"]
+    filled: Number
+
+
+class CollateralConverted(Event):
+    """Collateral sold to the house for an asset owed, at mark less the conversion fee."""
+
+    TOPIC = "clearing.collateral-converted:1"
+
+    account: str
+    pool: str
+    liquidation_id: str
+    sold_asset: str
+    sold_amount: Number
+    bought_asset: str
+    bought_amount: Number
+    price: Number
+    fee_rate: Number
+    evidence: Evidence
+
+
+class ShortfallClaimed(Event):
+    """A loss beyond the pool's whole equity leaves the account. Postings: pool +, shortfall -."""
+
+    TOPIC = "clearing.shortfall-claimed:1"
+
+    account: str
+    pool: str
+    liquidation_id: str
+    claim_id: str
+    asset: str
+    amount: Number
+    recourse: Literal["limited", "full"]
+    evidence: Evidence
+
+
+class ShortfallCovered(Event):
+    """What the funds paid of a claim. Postings: shortfall +, fund -; `uncovered` stays open in `shortfall`."""
+
+    TOPIC = "clearing.shortfall-covered:1"
+
+    account: str
+    claim_id: str
+    asset: str
+    claimed: Number
+    fund: FundName
+    covered: Number
+    uncovered: Number
+
+
+class LiquidationCompleted(Event):
+    """The liquidation ended: `recovered` above the stop line, `closed` with nothing owed, or with a `shortfall`."""
+
+    TOPIC = "clearing.liquidation-completed:1"
+
+    account: str
+    pool: str
+    liquidation_id: str
+    outcome: Literal["recovered", "closed", "shortfall"]
+    evidence: Evidence
+
+
+# --- funds -------------------------------------------------------------------------------------------------------
+
+
+class FundMoved(Event):
+    """Money into or out of a fund. Postings: fund +/-, custody -/+."""
+
+    TOPIC = "clearing.fund-moved:1"
+    ANSWERS = "fund-movement"
+
+    fund: FundName
+    asset: str
+    amount: Number
+    kind: FundMovementKind
+    contributor: str | None = None
+    before: Number
+    after: Number
+
+
+class FundMovementRefused(Event):
+    """A withdrawal beyond what the fund holds."""
+
+    TOPIC = "clearing.fund-movement-refused:1"
+    ANSWERS = "fund-movement"
+
+    fund: FundName
+    asset: str
+    amount: Number
+    kind: FundMovementKind
+    contributor: str | None = None
+    available: Number
+    message: str
+
+
+class FundDrawn(Event):
+    """The fund's side of a covered shortfall: a reference with before and after; the account's event posts it."""
+
+    TOPIC = "clearing.fund-drawn:1"
+
+    fund: FundName
+    asset: str
+    account: str
+    claim_id: str
+    claimed: Number
+    amount: Number
+    before: Number
+    after: Number
+
+
+EVENTS: tuple[type[Event], ...] = (
+    RecordRejected, ClockMoved, RulebookPublished, AssetListed, InstrumentListed, PriceRecorded, PriceRejected,
+    ProvisionalMarkSet, FundingIndexMoved, AccountOpened, AccountSettingsChanged, Deposited, Withdrawn,
+    WithdrawalRefused, FillPosted, FundingSettled, MarginWarned, WarningEnded, MarginCallIssued, MarginCallMet,
+    MarginCallWithdrawn, MarginCallExpired, MarginCallSuperseded, LiquidationStarted, LiquidationOrderPlaced,
+    LiquidationOrderCancelled, CollateralConverted, ShortfallClaimed, ShortfallCovered, LiquidationCompleted,
+    FundMoved, FundMovementRefused, FundDrawn)
+TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in EVENTS}
+
+# Topics of the past -> how their JSON object becomes that of the next version. Empty until an event changes.
+UPCASTS: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+
+class Recorded:
+    """An event where it stands in the log: position, stream and version in that stream."""
+
+    __slots__ = ("event", "originator_id", "originator_version", "position")
+
+    def __init__(self, position: int, stream: str, version: int, event: Event) -> None:
+        self.position, self.originator_id, self.originator_version, self.event = position, stream, version, event

@@ -1,0 +1,148 @@
+"""The market aggregate: an instrument, its mark, its sources' last prices and its funding index (`market:ID`).
+
+A mark or a funding record is one event here, never one an account. This file decides which prices are taken; what
+they do to accounts is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+from ledger.amounts import ZERO, plain
+from ledger.commands import ListInstrument, MoveFunding, RecordPrice
+from ledger.errors import BrokenInvariant, Rejected
+from ledger.events import (
+    Cause,
+    Event,
+    FundingIndexMoved,
+    InstrumentListed,
+    PriceRecorded,
+    PriceRejected,
+    ProvisionalMarkSet,
+)
+from ledger.risk.oracle import OracleRule, fault_of_price
+
+
+class MarketState(NamedTuple):
+    """An instrument as listed, and what its market knows."""
+
+    instrument: str
+    version: int
+    base: str
+    quote: str
+    contract_type: Literal["linear", "inverse", "spot", "option"]
+    contract_size: Decimal
+    tick_size: Decimal
+    lot_size: Decimal
+    mark: Decimal | None = None
+    mark_time: int = 0
+    mark_position: int = 0
+    # A fill's price stands in until the first mark comes.
+    provisional: bool = False
+    # price source -> time of its last accepted price
+    sources: Mapping[str, int] = {}
+    # (delivery source, price source) -> last sequence seen
+    sequences: Mapping[tuple[str, str], int] = {}
+    funding_index: Decimal = ZERO
+
+
+_FIXED = ("base", "quote", "contract_type", "contract_size", "tick_size", "lot_size")
+
+
+def decide_list(state: MarketState | None, command: ListInstrument, *, used: bool, time: int,
+                cause: Cause) -> InstrumentListed:
+    """List an instrument, or change what may change of it. Rejected: base, quote, type or sizes once used."""
+    if state is not None and used:
+        for field in _FIXED:
+            before, came = getattr(state, field), getattr(command, field)
+            if before != came:
+                shown = [plain(value) if isinstance(value, Decimal) else value for value in (before, came)]
+                raise Rejected("immutable", f"{field} of {command.instrument!r} is {shown[0]} and may not change once "
+                               f"the instrument is used, came {shown[1]}", field=field)
+    return InstrumentListed(
+        time=time, cause=cause, instrument=command.instrument, base=command.base, quote=command.quote,
+        contract_type=command.contract_type, contract_size=command.contract_size, tick_size=command.tick_size,
+        lot_size=command.lot_size, underlying=command.underlying, expiry=command.expiry)
+
+
+def is_repeated(state: MarketState, command: RecordPrice, delivery: str) -> bool:
+    """Whether a sequenced price was seen already: its sequence is not above the last of its source."""
+    if command.sequence is None:
+        return False
+    last = state.sequences.get((delivery, command.source))
+    return last is not None and command.sequence <= last
+
+
+def decide_price(state: MarketState, command: RecordPrice, rule: OracleRule, *, time: int,
+                 cause: Cause) -> PriceRecorded | PriceRejected:
+    """Take a price or reject it (`late`, `step`); either way its sequence is spent."""
+    last = None if command.sequence is None else state.sequences.get((cause.source, command.source))
+    gap = last + 1 if last is not None and command.sequence is not None and command.sequence > last + 1 else None
+    judged = command.kind == "mark" and not state.provisional
+    fault = fault_of_price(rule, price=command.price, time=command.time, last_time=state.sources.get(command.source),
+                           mark=state.mark if judged else None, mark_time=state.mark_time)
+    if fault is None:
+        return PriceRecorded(time=time, cause=cause, instrument=command.instrument, price=command.price,
+                             source=command.source, sequence=command.sequence, kind=command.kind, gap_from=gap)
+    return PriceRejected(time=time, cause=cause, instrument=command.instrument, price=command.price,
+                         source=command.source, sequence=command.sequence, kind=command.kind, gap_from=gap,
+                         reason=fault[0], message=fault[1])
+
+
+def decide_funding(state: MarketState, command: MoveFunding, *, time: int, cause: Cause) -> FundingIndexMoved:
+    """Move the funding index by rate x price (else the mark), exact. Rejected where there is neither."""
+    price = command.price if command.price is not None else state.mark
+    if price is None:
+        raise Rejected("no-mark", f"price: expected a price, since {command.instrument} has no mark", field="price")
+    return FundingIndexMoved(time=time, cause=cause, instrument=command.instrument, rate=command.rate,
+                             price=command.price, mark_price=price, index_before=state.funding_index,
+                             index_after=state.funding_index + command.rate * price)
+
+
+def evolve(state: MarketState | None, event: Event, position: int) -> MarketState:
+    """Fold one event of the market's stream; `position` is where it stands in the log."""
+    if isinstance(event, PriceRecorded) and state is not None:
+        return _priced(state, event, position)
+    if isinstance(event, InstrumentListed):
+        return _listed(state, event)
+    if state is None:
+        raise BrokenInvariant(f"a market's first event is InstrumentListed, came {type(event).__name__}")
+    match event:
+        case PriceRejected():
+            return state._replace(version=state.version + 1, sequences=_sequences(state, event))
+        case ProvisionalMarkSet():
+            return state._replace(version=state.version + 1, mark=event.price, mark_time=event.cause.time or event.time,
+                                  mark_position=position, provisional=True)
+        case FundingIndexMoved():
+            return state._replace(version=state.version + 1, funding_index=event.index_after)
+        case _:
+            raise BrokenInvariant(f"{type(event).__name__} does not belong to a market")
+
+
+def _listed(state: MarketState | None, event: InstrumentListed) -> MarketState:
+    listed = MarketState(event.instrument, 1, event.base, event.quote, event.contract_type, event.contract_size,
+                         event.tick_size, event.lot_size)
+    if state is None:
+        return listed
+    # What is listed again takes its new terms and keeps what the market knows.
+    return listed._replace(version=state.version + 1, mark=state.mark, mark_time=state.mark_time,
+                           mark_position=state.mark_position, provisional=state.provisional, sources=state.sources,
+                           sequences=state.sequences, funding_index=state.funding_index)
+
+
+def _priced(state: MarketState, event: PriceRecorded, position: int) -> MarketState:
+    time = event.cause.time or event.time
+    sources = {**state.sources, event.source: time}
+    sequences = _sequences(state, event)
+    if event.kind != "mark":
+        return state._replace(version=state.version + 1, sources=sources, sequences=sequences)
+    return state._replace(version=state.version + 1, mark=event.price, mark_time=max(state.mark_time, time),
+                          mark_position=position, provisional=False, sources=sources, sequences=sequences)
+
+
+def _sequences(state: MarketState, event: PriceRecorded | PriceRejected) -> Mapping[tuple[str, str], int]:
+    if event.sequence is None:
+        return state.sequences
+    return {**state.sequences, (event.cause.source, event.source): event.sequence}

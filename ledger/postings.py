@@ -1,0 +1,112 @@
+"""What an event moves: its postings over (owner, asset), a pure function of the event alone, summing to zero.
+
+Owners are the pools of accounts, and those that stand against them: the house (the other side of every trade),
+`fees`, `custody` (the negative of the assets held), `rounding`, `shortfall` (losses claimed, not yet covered) and
+the funds. Conservation (semantics section 5) is the statement that every list returned here sums to zero per asset.
+This file never looks at state.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from ledger.events import (
+    CollateralConverted,
+    Deposited,
+    Event,
+    FillPosted,
+    FundingSettled,
+    FundMoved,
+    ShortfallClaimed,
+    ShortfallCovered,
+    Withdrawn,
+)
+
+ACCOUNT: Final = "account"
+HOUSE: Final = "house"
+FEES: Final = "fees"
+CUSTODY: Final = "custody"
+ROUNDING: Final = "house:rounding"
+SHORTFALL: Final = "shortfall"
+CROSS: Final = "cross"
+
+
+class Posting(NamedTuple):
+    """One line: `amount` of `asset` to `owner` (+) or from it (-); `account` and `pool` name a client's pool."""
+
+    owner: str
+    asset: str
+    amount: Decimal
+    account: str = ""
+    pool: str = ""
+
+
+def fund_owner(fund: str) -> str:
+    """The owner under which a fund's money stands in the journal."""
+    return f"fund:{fund}"
+
+
+def pool_name(instrument: str, mode: str, side: str) -> str:
+    """The pool that margins a position: `cross`, or the isolated position itself."""
+    return CROSS if mode == CROSS else f"isolated:{instrument}:{side}"
+
+
+def postings(event: Event) -> list[Posting]:
+    """The lines of one event, without those of amount zero; they sum to zero per asset."""
+    return [line for line in _lines(event) if line.amount]
+
+
+def _lines(event: Event) -> list[Posting]:
+    match event:
+        case FillPosted():
+            return _fill(event)
+        case FundingSettled():
+            return _funding(event)
+        case Deposited():
+            return [Posting(ACCOUNT, event.asset, event.amount, event.account, CROSS),
+                    Posting(CUSTODY, event.asset, -event.amount)]
+        case Withdrawn():
+            return [Posting(ACCOUNT, event.asset, -event.amount, event.account, CROSS),
+                    Posting(CUSTODY, event.asset, event.amount)]
+        case CollateralConverted():
+            return [Posting(ACCOUNT, event.sold_asset, -event.sold_amount, event.account, event.pool),
+                    Posting(HOUSE, event.sold_asset, event.sold_amount),
+                    Posting(ACCOUNT, event.bought_asset, event.bought_amount, event.account, event.pool),
+                    Posting(HOUSE, event.bought_asset, -event.bought_amount)]
+        case ShortfallClaimed():
+            return [Posting(ACCOUNT, event.asset, event.amount, event.account, event.pool),
+                    Posting(SHORTFALL, event.asset, -event.amount)]
+        case ShortfallCovered():
+            return [Posting(SHORTFALL, event.asset, event.covered),
+                    Posting(fund_owner(event.fund), event.asset, -event.covered)]
+        case FundMoved():
+            amount = -event.amount if event.kind == "withdrawal" else event.amount
+            return [Posting(fund_owner(event.fund), event.asset, amount), Posting(CUSTODY, event.asset, -amount)]
+        case _:
+            return []
+
+
+def _fill(event: FillPosted) -> list[Posting]:
+    pool = pool_name(event.instrument, event.mode, event.position)
+    asset = event.settlement_asset
+    # A fee in another asset than the settlement asset can only come from the cross pool.
+    payer = pool if event.charged_asset == asset else CROSS
+    return [
+        Posting(ACCOUNT, asset, -event.isolated_margin, event.account, CROSS),
+        Posting(ACCOUNT, asset, event.isolated_margin, event.account, pool),
+        Posting(ACCOUNT, asset, event.realised_pnl, event.account, pool),
+        Posting(HOUSE, asset, -(event.realised_pnl + event.rounding)),
+        Posting(ROUNDING, asset, event.rounding),
+        Posting(ACCOUNT, event.charged_asset, -event.fee, event.account, payer),
+        Posting(FEES, event.charged_asset, event.fee)]
+
+
+def _funding(event: FundingSettled) -> list[Posting]:
+    lines = []
+    for item in event.items:
+        pool = pool_name(item.instrument, item.margin_mode, item.position_side)
+        lines.append(Posting(ACCOUNT, item.asset, item.payment, event.account, pool))
+        lines.append(Posting(HOUSE, item.asset, -(item.payment + item.rounding)))
+        lines.append(Posting(ROUNDING, item.asset, item.rounding))
+    return lines

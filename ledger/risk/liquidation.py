@@ -1,0 +1,148 @@
+"""Closing out a pool: the rule, the limits of its orders, and the prices at which a pool reaches a line.
+
+Variant `full:1`: an order for every position, whole; recovery above the stop line cancels what is left. This file
+knows no orders' life and no accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.amounts import FINEST, PRICE_MAX, PRICE_MIN, ZERO, Fraction, divide_down, divide_up
+from ledger.risk.margin import Holding, PoolMargin, PositionMargin, PriceOf, Rules, evaluate_pool
+
+
+class LiquidationRule(BaseModel):
+    """How pools are closed out: sizing, life of an order, the house's fee on converted collateral, recourse."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: Literal["full:1"]
+    order_expiry_seconds: int = Field(strict=True, gt=0)
+    conversion_fee: Fraction
+    recourse: Literal["limited", "full"]
+
+
+class OrderTerms(NamedTuple):
+    """What to close: a whole position, at no worse than `limit_price`."""
+
+    holding: Holding
+    side: Literal["buy", "sell"]
+    size: Decimal
+    limit_price: Decimal
+
+
+def order_terms(pool: PoolMargin, price_of: PriceOf) -> list[OrderTerms]:
+    """An order a position, largest maintenance margin first, then instrument and side.
+
+    Formula:  limit = mark - equity x share / (size x contract size), share = the position's part of the pool's
+              maintenance margin: filling all at their limits ends the pool at zero.
+    Rounding: against the position's buyer or seller, to 18 places: a sale up, a purchase down, so that realised
+              profit, rounded down, still ends the pool at zero. Held within the bounds of a price.
+    """
+    rows = sorted(pool.positions, key=lambda row: (-row.maintenance_margin, row.holding.instrument,
+                                                   row.holding.position_side))
+    return [_terms(row, pool, price_of) for row in rows]
+
+
+def _terms(row: PositionMargin, pool: PoolMargin, price_of: PriceOf) -> OrderTerms:
+    holding = row.holding
+    price = price_of(holding.settlement_asset)
+    if price is None:
+        raise ValueError(f"no price of {holding.settlement_asset}")
+    unit = abs(holding.size) * holding.contract_size * price * pool.maintenance_margin
+    share = pool.account_equity * row.maintenance_margin
+    if holding.size > 0:
+        limit = divide_up(holding.mark * unit - share, unit, FINEST)
+        return OrderTerms(holding, "sell", holding.size, min(max(limit, PRICE_MIN), PRICE_MAX))
+    limit = divide_down(holding.mark * unit + share, unit, FINEST)
+    return OrderTerms(holding, "buy", -holding.size, min(max(limit, PRICE_MIN), PRICE_MAX))
+
+
+# --- prices at which a line is reached, for display --------------------------------------------------------------
+
+Repriced = Callable[[Decimal], PoolMargin]
+
+
+def liquidation_price(repriced: Repriced, *, mark: Decimal, line: Decimal, rising: bool,
+                      edges: Iterable[Decimal]) -> Decimal | None:
+    """The price of one instrument at which the pool stands at `line`, all other marks as they are.
+
+    `repriced(price)` is the pool at that price; between two neighbours of `edges` its figures are linear, so the
+    crossing is exact within them. Searched from the mark upwards (`rising`, the fear of a short) or downwards.
+    Rounding: to 18 places towards the mark. None where the line is never reached, or is passed already.
+    """
+    def headroom(price: Decimal) -> Decimal:
+        pool = repriced(price)
+        return pool.margin_equity - line * pool.maintenance_margin
+
+    stops = sorted({edge for edge in edges if (edge > mark if rising else 0 < edge < mark)}, reverse=not rising)
+    stops.append(max([mark, *stops]) * 2 if rising else ZERO)
+    start, room = mark, headroom(mark)
+    if room < 0:
+        return None
+    for stop in stops:
+        end = headroom(stop)
+        if end < 0:
+            return _crossing(start, room, stop, end, rising)
+        start, room = stop, end
+    if not rising:
+        return None
+    beyond = stops[-1] * 2
+    end = headroom(beyond)
+    return _crossing(start, room, beyond, end, rising) if end < room else None
+
+
+def _crossing(start: Decimal, room: Decimal, stop: Decimal, end: Decimal, rising: bool) -> Decimal | None:
+    numerator, denominator = start * (room - end) + (stop - start) * room, room - end
+    price = divide_down(numerator, denominator, FINEST) if rising else divide_up(numerator, denominator, FINEST)
+    return price if PRICE_MIN <= price <= PRICE_MAX else None
+
+
+def bankruptcy_price(repriced: Repriced, *, mark: Decimal) -> Decimal | None:
+    """The price of one instrument at which the pool's account equity is zero, all other marks as they are.
+
+    Account equity is linear in one mark. Rounding: to 18 places, down. None where no price above zero does it.
+    """
+    here, twice = repriced(mark).account_equity, repriced(mark * 2).account_equity
+    slope = twice - here
+    if not slope:
+        return None
+    numerator = mark * slope - here * mark
+    price = divide_down(numerator if slope > 0 else -numerator, abs(slope), FINEST)
+    return price if PRICE_MIN <= price <= PRICE_MAX else None
+
+
+def repriced_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], instrument: str,
+                  price_at: Callable[[Decimal], PriceOf], rules: Rules) -> Repriced:
+    """The pool as a function of one instrument's price; `price_at(price)` gives the asset prices that follow."""
+    kept = list(holdings)
+
+    def at(price: Decimal) -> PoolMargin:
+        moved = [row._replace(mark=price) if row.instrument == instrument else row for row in kept]
+        return evaluate_pool(balances, moved, price_at(price), rules)
+
+    return at
+
+
+def slope_edges(balances: Mapping[str, Decimal], holdings: Iterable[Holding], instrument: str,
+                value_per_price: Callable[[str], Decimal], rules: Rules) -> set[Decimal]:
+    """The prices of an instrument at which a bracket or a haircut tier of the pool begins, rounded down.
+
+    `value_per_price(asset)` is what one unit of the asset is worth per unit of the price (zero where it does not
+    depend on it).
+    """
+    edges: set[Decimal] = set()
+    for row in holdings:
+        if row.instrument == instrument:
+            unit = abs(row.size) * row.contract_size
+            edges.update(divide_down(floor, unit, FINEST) for floor in rules.requirement(instrument).floors if floor)
+    for asset, amount in balances.items():
+        unit = amount * value_per_price(asset)
+        if unit > 0:
+            edges.update(divide_down(floor, unit, FINEST) for floor, _, _ in rules.collateral(asset).parts if floor)
+    return edges

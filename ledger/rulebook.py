@@ -1,0 +1,173 @@
+"""The rulebook: versioned risk parameters as data, which one is in force when, and the stream that publishes them.
+
+A rulebook is composed of the blocks of `ledger.risk`, each with a versioned variant. Shipped ones lie in
+`rulebooks/NAME-VERSION.json` and are never edited, only followed by a next version, so that an old ledger replays
+for ever. A published change never rewrites the past. This file decides nothing about accounts.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from ledger.commands import Id, PublishRulebook
+from ledger.errors import Rejected
+from ledger.events import Cause, RulebookPublished
+from ledger.risk.collateral import ValueTiers
+from ledger.risk.liquidation import LiquidationRule
+from ledger.risk.margin import Thresholds
+from ledger.risk.oracle import OracleRule
+from ledger.risk.requirement import Brackets
+
+DEFAULT_NAME, DEFAULT_VERSION = "house", 1
+ANY = "*"
+
+
+class CallRule(BaseModel):
+    """Margin calls: time to meet one, and the asset it is stated in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: str = Field(pattern="^deadline:1$")
+    deadline_seconds: int = Field(strict=True, gt=0)
+    asset: Id
+
+
+class AssetRow(BaseModel):
+    """What a rulebook says of an asset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collateral: ValueTiers
+
+
+class InstrumentRow(BaseModel):
+    """What a rulebook says of an instrument."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requirement: Brackets
+
+
+class Rulebook(BaseModel):
+    """One version of one rulebook. A row `*` of assets or instruments holds for all that have no row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Id
+    version: int = Field(strict=True, gt=0)
+    title: str = ""
+    valuation_asset: Id
+    thresholds: Thresholds
+    calls: CallRule
+    liquidation: LiquidationRule
+    oracle: OracleRule
+    assets: dict[Id, AssetRow]
+    instruments: dict[Id, InstrumentRow]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Rulebook:
+        for part, rows in (("assets", self.assets), ("instruments", self.instruments)):
+            if ANY not in rows:
+                raise PydanticCustomError("rows", "expected a default row `*` in {part}", {"part": part})
+        return self
+
+    def collateral(self, asset: str) -> ValueTiers:
+        """The haircuts of an asset; those of `*` where it has no row."""
+        return (self.assets.get(asset) or self.assets[ANY]).collateral
+
+    def requirement(self, instrument: str) -> Brackets:
+        """The margins of an instrument; those of `*` where it has no row."""
+        return (self.instruments.get(instrument) or self.instruments[ANY]).requirement
+
+
+@lru_cache(maxsize=64)
+def shipped(name: str, version: int | None = None) -> Rulebook | None:
+    """A rulebook that comes with the package, its latest version unless one is named; None where there is none."""
+    found = {}
+    for entry in (files("ledger") / "rulebooks").iterdir():
+        stem, _, number = entry.name.removesuffix(".json").rpartition("-")
+        if entry.name.endswith(".json") and stem == name and number.isdigit():
+            found[int(number)] = entry
+    wanted = max(found, default=0) if version is None else version
+    return Rulebook.model_validate_json(found[wanted].read_text("utf-8")) if wanted in found else None
+
+
+def read_rulebook(content: dict[str, Any]) -> Rulebook:
+    """A whole rulebook from a record; Rejected names the path of the fault and what was expected."""
+    try:
+        return Rulebook.model_validate_json(json.dumps(content))
+    except ValidationError as fault:
+        first = fault.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in ("rulebook", *first["loc"]))
+        raise Rejected("rulebook", f"{path}: {first['msg']}", field=path) from None
+
+
+class Publication(NamedTuple):
+    """A rulebook and from when it is in force."""
+
+    effective: int
+    rulebook: Rulebook
+
+
+class RulebookState(NamedTuple):
+    """All publications, in the order of the log."""
+
+    version: int = 0
+    publications: tuple[Publication, ...] = ()
+
+    def in_force(self, time: int, name: str | None = None) -> Rulebook:
+        """The rulebook in force at `time`: the latest effective one (of `name`, if given), else the shipped one.
+
+        Of two with the same effective time the later published holds.
+        """
+        best: Publication | None = None
+        for publication in self.publications:
+            if publication.effective <= time and (name is None or publication.rulebook.name == name) and (
+                    best is None or publication.effective >= best.effective):
+                best = publication
+        if best is not None:
+            return best.rulebook
+        # Shipped rulebooks are pinned by version where the ledger relies on them without a record.
+        default = shipped(DEFAULT_NAME, DEFAULT_VERSION) if name in (None, DEFAULT_NAME) else shipped(name or "")
+        if default is None:
+            raise Rejected("unknown-rulebook", f"expected a published or shipped rulebook, came {name!r}",
+                           field="rulebook")
+        return default
+
+    def next_change(self, after: int) -> int | None:
+        """The earliest effective time after `after`, when all pools are to be judged anew."""
+        return min((row.effective for row in self.publications if row.effective > after), default=None)
+
+
+def decide_publish(state: RulebookState, command: PublishRulebook, cause: Cause, log_time: int) -> RulebookPublished:
+    """Publish a rulebook. Rejected: not well formed, unknown name, or a version that is taken by other content."""
+    if isinstance(command.rulebook, str):
+        found = shipped(command.rulebook)
+        if found is None:
+            raise Rejected("unknown-rulebook", f"expected the name of a shipped rulebook, came {command.rulebook!r}",
+                           field="rulebook")
+        rulebook = found
+    else:
+        rulebook = read_rulebook(command.rulebook)
+    for publication in state.publications:
+        other = publication.rulebook
+        if (other.name, other.version) == (rulebook.name, rulebook.version) and other != rulebook:
+            raise Rejected("rulebook", f"rulebook.version: expected a new version, since {rulebook.version} of "
+                           f"{rulebook.name!r} is published with other content", field="rulebook.version")
+    effective = max(command.time if command.effective is None else command.effective, log_time)
+    return RulebookPublished(
+        time=log_time, cause=cause, name=rulebook.name, version=rulebook.version, effective=effective,
+        rulebook=command.rulebook, requested_effective=command.effective,
+        content=rulebook.model_dump(mode="json", exclude_none=True))
+
+
+def evolve_rulebook(state: RulebookState, event: RulebookPublished) -> RulebookState:
+    """Fold a publication."""
+    rulebook = Rulebook.model_validate_json(json.dumps(event.content))
+    return RulebookState(state.version + 1, (*state.publications, Publication(event.effective, rulebook)))

@@ -1,0 +1,433 @@
+"""The book: all pools in columns, and the nomination of those whose status may have changed.
+
+A mark reprices the columns of its instrument's holders, and of the pools whose collateral or settlement it values,
+in one vector pass; pools within a tolerance of a line that matters in their state are nominated. Columns are
+floats and only screen: every bound is widened outward, and the ledger decides on exact figures. The book may name
+too many pools, never too few (a property test holds it to evaluating everybody). It never writes events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ledger.account import AccountState, Position
+from ledger.clearing_house import ClearingHouse, PoolPlace
+from ledger.events import (
+    AssetListed,
+    FundingIndexMoved,
+    InstrumentListed,
+    PriceRecorded,
+    ProvisionalMarkSet,
+    Recorded,
+)
+from ledger.postings import pool_name
+from ledger.rulebook import Rulebook
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# A figure summed from increments errs by at most 2^-53 of the largest partial sum each time; the sums are rebuilt
+# before so many increments that the error could reach the tolerance (2^16 x 2^-53 is below 10^-11).
+REPRICES_MAX: Final = 1 << 16
+RELATIVE_TOLERANCE: Final = 1e-9
+# Bound on notional per maintenance margin that the tolerance allows for (a maintenance rate of 0.1 %).
+NOTIONAL_PER_MAINTENANCE: Final = 1_000.0
+
+
+class Columns:
+    """Rows of equal columns, kept dense: a removed row's place is taken by the last. Each row belongs to a pool."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.pool: Ints = np.zeros(16, dtype=np.int64)
+        self.cells: Floats = np.zeros((width, 16))
+        self.rows: dict[Any, int] = {}
+        self.keys: list[Any] = []
+
+    def row(self, key: Any, pool: int) -> int:
+        """The row of a key, made where there is none."""
+        found = self.rows.get(key)
+        if found is not None:
+            return found
+        if self.count == len(self.pool):
+            self.pool = np.concatenate([self.pool, np.zeros_like(self.pool)])
+            self.cells = np.concatenate([self.cells, np.zeros_like(self.cells)], axis=1)
+        row = self.count
+        self.count += 1
+        self.rows[key] = row
+        self.keys.append(key)
+        self.pool[row] = pool
+        self.cells[:, row] = 0.0
+        return row
+
+    def remove(self, key: Any) -> None:
+        """Forget a key's row."""
+        row = self.rows.pop(key)
+        last = self.count - 1
+        if row != last:
+            moved = self.keys[last]
+            self.keys[row] = moved
+            self.rows[moved] = row
+            self.pool[row] = self.pool[last]
+            self.cells[:, row] = self.cells[:, last]
+        self.keys.pop()
+        self.count = last
+
+
+# Columns of positions and of balances; the last of each is what the row adds to its pool's gross magnitude.
+SIZE, BASIS, EQUITY, MAINTENANCE, POSITION_GROSS = range(5)
+AMOUNT, VALUE, BALANCE_GROSS = range(3)
+# Columns of pools.
+POOL_EQUITY, POOL_MAINTENANCE, POOL_GROSS, LOWER, UPPER = range(5)
+
+
+class Holders(Columns):
+    """All positions on one instrument under one rulebook. Equity and maintenance are what they add to their pools."""
+
+    def __init__(self, instrument: str, rules: Rulebook) -> None:
+        super().__init__(5)
+        self.instrument, self.rules = instrument, rules
+        requirement = rules.requirement(instrument)
+        self.floors = np.array([float(floor) for floor in requirement.floors])
+        self.rates = np.array([float(step[2]) for step in requirement.steps])
+        self.deductions = np.array([float(step[3]) for step in requirement.steps])
+        self.mark = self.funding = self.worth = 0.0
+
+    def contributions(self, size: Any, basis: Any) -> tuple[Any, Any]:
+        """(equity, maintenance margin) of positions, in the valuation asset; scalars or columns alike."""
+        notional = np.abs(size) * self.mark
+        step = np.searchsorted(self.floors, notional, side="right") - 1
+        maintenance = notional * self.rates[step] - self.deductions[step]
+        return (size * (self.mark - self.funding) - basis) * self.worth, maintenance * self.worth
+
+
+class Balances(Columns):
+    """All balances of one asset under one rulebook. Value is what they add to their pools, after haircuts."""
+
+    def __init__(self, asset: str, rules: Rulebook) -> None:
+        super().__init__(3)
+        self.asset, self.rules = asset, rules
+        self.parts = [(float(floor), np.inf if ceiling is None else float(ceiling), float(kept))
+                      for floor, ceiling, kept in rules.collateral(asset).parts]
+        self.worth = 0.0
+
+    def contributions(self, amount: Any) -> Any:
+        """Value after haircuts, in the valuation asset; scalars or columns alike."""
+        gross = amount * self.worth
+        value = np.minimum(gross, 0.0)
+        for floor, ceiling, kept in self.parts:
+            value = value + np.clip(gross - floor, 0.0, ceiling - floor) * kept
+        return value
+
+
+class Book:
+    """The nominator of a clearing house: see the file's own words."""
+
+    def __init__(self) -> None:
+        self._reset()
+        self._nominated: dict[PoolPlace, None] = {}
+
+    def _reset(self) -> None:
+        self._places: list[PoolPlace] = []
+        self._index: dict[PoolPlace, int] = {}
+        self._free: list[int] = []
+        # A line that does not matter is nan, which no comparison meets.
+        self._pools: Floats = np.zeros((5, 16))
+        self._always: npt.NDArray[np.bool_] = np.zeros(16, dtype=np.bool_)
+        self._holders: dict[str, dict[str, Holders]] = {}
+        self._balances: dict[str, dict[str, Balances]] = {}
+        # account -> (its state as last seen, the rulebook version its rows stand under)
+        self._seen: dict[str, tuple[AccountState, str]] = {}
+        self._rules: dict[str, Rulebook] = {}
+        # instrument -> (asset that its mark values, rulebook version)
+        self._priced: dict[str, list[tuple[str, str]]] = {}
+        self._dirty: dict[str, None] = {}
+        self._mark_times: dict[str, int] = {}
+        self._reprices = 0
+
+    # --- the nominator -------------------------------------------------------------------------------------------
+
+    def applied(self, recorded: Recorded, house: ClearingHouse) -> None:
+        """Follow one event: reprice what a market's event moves, note whose account changed."""
+        event = recorded.event
+        stream = recorded.originator_id
+        if stream.startswith("account:"):
+            self._house = house
+            self._dirty[stream[8:]] = None
+        elif isinstance(event, PriceRecorded):
+            if event.kind == "mark":
+                self._flush(house)
+                self._price(event.instrument, house)
+        elif isinstance(event, (ProvisionalMarkSet, FundingIndexMoved)):
+            self._flush(house)
+            self._price(event.instrument, house)
+        elif isinstance(event, (InstrumentListed, AssetListed)):
+            # Listing may change the path that values an asset.
+            self.rules_changed(house)
+
+    def rules_changed(self, house: ClearingHouse) -> None:
+        """Build everything anew and nominate every pool."""
+        self._reset()
+        for instrument, market in house.markets.items():
+            self._mark_times[instrument] = market.mark_time
+        for account in house.accounts:
+            self._dirty[account] = None
+        self._flush(house)
+        self._nominated.update(dict.fromkeys(place for place in self._index))
+
+    def take(self) -> Collection[PoolPlace]:
+        """The pools nominated since last asked."""
+        if self._dirty:
+            self._flush(self._house)
+        found, self._nominated = self._nominated, {}
+        return found
+
+    def figures(self, account: str, pool: str) -> tuple[float, float]:
+        """(margin equity, maintenance margin) as the columns have them, for comparison."""
+        index = self._index[account, pool]
+        return float(self._pools[POOL_EQUITY, index]), float(self._pools[POOL_MAINTENANCE, index])
+
+    # --- marks ---------------------------------------------------------------------------------------------------
+
+    def _price(self, instrument: str, house: ClearingHouse) -> None:
+        market = house.markets[instrument]
+        before = self._mark_times.get(instrument, 0)
+        was_stale = house.rules().oracle.is_stale(mark_time=before, now=house.log_time)
+        self._mark_times[instrument] = market.mark_time
+        self._reprices += 1
+        if self._reprices >= REPRICES_MAX:
+            self._sum_anew()
+        for holders in self._holders.get(instrument, {}).values():
+            self._reprice_holders(holders, house, was_stale)
+        if instrument not in self._priced:
+            self._priced[instrument] = [(asset, version) for asset in house.assets
+                                        for version, rules in self._rules.items()
+                                        if instrument in house.path_of(rules.valuation_asset, asset)]
+        for asset, version in self._priced[instrument]:
+            balances = self._balances.get(asset, {}).get(version)
+            if balances is not None:
+                self._reprice_balances(balances, house, was_stale)
+            for name, tables in self._holders.items():
+                settled = tables.get(version)
+                if settled is not None and house.markets[name].quote == asset:
+                    self._reprice_holders(settled, house, was_stale)
+
+    def _reprice_balances(self, balances: Balances, house: ClearingHouse, everybody: bool) -> None:
+        balances.worth = _worth(house, balances.rules, balances.asset)
+        count = balances.count
+        if not count:
+            return
+        value = balances.contributions(balances.cells[AMOUNT, :count])
+        pools = balances.pool[:count]
+        # A pool has one balance of an asset, so the increments do not meet.
+        self._pools[POOL_EQUITY, pools] += value - balances.cells[VALUE, :count]
+        balances.cells[VALUE, :count] = value
+        self._screen(pools, everybody)
+
+    def _reprice_holders(self, holders: Holders, house: ClearingHouse, everybody: bool) -> None:
+        self._set_mark(holders, house)
+        count = holders.count
+        if not count:
+            return
+        cells, pools = holders.cells, holders.pool[:count]
+        equity, maintenance = holders.contributions(cells[SIZE, :count], cells[BASIS, :count])
+        # A pool may hold an instrument twice (hedge mode), so increments are added one by one.
+        np.add.at(self._pools[POOL_EQUITY], pools, equity - cells[EQUITY, :count])
+        np.add.at(self._pools[POOL_MAINTENANCE], pools, maintenance - cells[MAINTENANCE, :count])
+        cells[EQUITY, :count], cells[MAINTENANCE, :count] = equity, maintenance
+        self._screen(pools, everybody)
+
+    @staticmethod
+    def _set_mark(holders: Holders, house: ClearingHouse) -> None:
+        market = house.markets[holders.instrument]
+        holders.mark = float(market.mark or 0)
+        holders.funding = float(market.funding_index)
+        holders.worth = _worth(house, holders.rules, market.quote)
+
+    def _screen(self, pools: Ints, everybody: bool) -> None:
+        if everybody:
+            hits = pools
+        else:
+            equity, maintenance, gross, lower, upper = self._pools[:, pools]
+            tolerance = RELATIVE_TOLERANCE * (np.abs(equity) + NOTIONAL_PER_MAINTENANCE * maintenance + gross)
+            hits = pools[(equity < lower * maintenance + tolerance) | (equity >= upper * maintenance - tolerance)
+                         | self._always[pools]]
+        for index in hits.tolist():
+            self._nominated[self._places[index]] = None
+
+    def _sum_anew(self) -> None:
+        self._reprices = 0
+        self._pools[:2] = 0.0
+        for tables in self._holders.values():
+            for holders in tables.values():
+                count = holders.count
+                np.add.at(self._pools[POOL_EQUITY], holders.pool[:count], holders.cells[EQUITY, :count])
+                np.add.at(self._pools[POOL_MAINTENANCE], holders.pool[:count], holders.cells[MAINTENANCE, :count])
+        for rows in self._balances.values():
+            for balances in rows.values():
+                count = balances.count
+                np.add.at(self._pools[POOL_EQUITY], balances.pool[:count], balances.cells[VALUE, :count])
+
+    # --- accounts ------------------------------------------------------------------------------------------------
+
+    def _flush(self, house: ClearingHouse) -> None:
+        for account in self._dirty:
+            self._sync(house.accounts[account], house)
+        self._dirty.clear()
+
+    def _sync(self, state: AccountState, house: ClearingHouse) -> None:
+        """Bring an account's rows up to its state, and screen its pools."""
+        rules = house.rules(state)
+        version = _version(rules)
+        old, stood = self._seen.get(state.account, (None, version))
+        if old is not None and (stood != version or not state.is_margined):
+            self._forget(old, stood)
+            old = None
+        if not state.is_margined:
+            return
+        if version not in self._rules:
+            self._rules[version] = rules
+            self._priced.clear()
+        self._seen[state.account] = (state, version)
+        pools = state.pools()
+        for pool in pools:
+            self._place((state.account, pool))
+        if old is None or old.positions is not state.positions:
+            self._sync_positions(old, state, house, version)
+        if old is None or old.balances is not state.balances:
+            self._sync_balances(old, state, house, version)
+        if old is not None:
+            for pool in old.pools():
+                if pool not in pools:
+                    self._release((state.account, pool))
+        for pool in pools:
+            self._set_lines(state, pool, rules)
+
+    def _place(self, place: PoolPlace) -> int:
+        found = self._index.get(place)
+        if found is not None:
+            return found
+        if self._free:
+            index = self._free.pop()
+            self._places[index] = place
+        else:
+            index = len(self._places)
+            self._places.append(place)
+            if index == self._pools.shape[1]:
+                self._pools = np.concatenate([self._pools, np.zeros_like(self._pools)], axis=1)
+                self._always = np.concatenate([self._always, np.zeros_like(self._always)])
+        self._pools[:, index] = 0.0
+        self._index[place] = index
+        return index
+
+    def _release(self, place: PoolPlace) -> None:
+        self._free.append(self._index.pop(place))
+        self._nominated.pop(place, None)
+
+    def _forget(self, state: AccountState, version: str) -> None:
+        """Take an account out of the book."""
+        for key in state.positions:
+            self._holders[key[0]][version].remove((state.account, key))
+        for pool, held in state.balances.items():
+            for asset in held:
+                self._balances[asset][version].remove((state.account, pool))
+        for pool in state.pools():
+            self._release((state.account, pool))
+        del self._seen[state.account]
+
+    def _sync_positions(self, old: AccountState | None, state: AccountState, house: ClearingHouse,
+                        version: str) -> None:
+        before = {} if old is None else old.positions
+        for key, position in state.positions.items():
+            if before.get(key) is not position:
+                self._set_position(state.account, key, position, house, version)
+        for key in before:
+            if key not in state.positions:
+                holders = self._holders[key[0]][version]
+                row = holders.rows[state.account, key]
+                self._pools[:3, holders.pool[row]] -= holders.cells[EQUITY:, row]
+                holders.remove((state.account, key))
+
+    def _set_position(self, account: str, key: tuple[str, str, str], position: Position, house: ClearingHouse,
+                      version: str) -> None:
+        instrument = key[0]
+        tables = self._holders.setdefault(instrument, {})
+        holders = tables.get(version)
+        if holders is None:
+            holders = tables[version] = Holders(instrument, self._rules[version])
+            self._set_mark(holders, house)
+        index = self._index[account, pool_name(*key)]
+        row = holders.row((account, key), index)
+        market = house.markets[instrument]
+        size = position.size * market.contract_size
+        basis = float(position.cost - size * position.funding_index)
+        equity, maintenance = holders.contributions(float(size), basis)
+        # Funding is rounded by less than a quantum a position; the magnitude allows for it.
+        slack = float(house.assets[market.quote].quantum) / RELATIVE_TOLERANCE
+        after = (equity, maintenance, (abs(basis) + slack) * holders.worth)
+        self._pools[:3, index] += after - holders.cells[EQUITY:, row]
+        holders.cells[:, row] = (float(size), basis, *after)
+
+    def _sync_balances(self, old: AccountState | None, state: AccountState, house: ClearingHouse,
+                       version: str) -> None:
+        before = {} if old is None else old.balances
+        for pool, held in state.balances.items():
+            known = before.get(pool, {})
+            for asset, amount in held.items():
+                if known.get(asset) != amount:
+                    self._set_balance((state.account, pool), asset, float(amount), house, version)
+            for asset in known:
+                if asset not in held:
+                    self._drop_balance((state.account, pool), asset, version)
+        for pool, known in before.items():
+            if pool not in state.balances:
+                for asset in known:
+                    self._drop_balance((state.account, pool), asset, version)
+
+    def _set_balance(self, place: PoolPlace, asset: str, amount: float, house: ClearingHouse, version: str) -> None:
+        rows = self._balances.setdefault(asset, {})
+        balances = rows.get(version)
+        if balances is None:
+            balances = rows[version] = Balances(asset, self._rules[version])
+            balances.worth = _worth(house, self._rules[version], asset)
+        index = self._index[place]
+        row = balances.row(place, index)
+        value, gross = balances.contributions(amount), abs(amount) * balances.worth
+        self._pools[POOL_EQUITY, index] += value - balances.cells[VALUE, row]
+        self._pools[POOL_GROSS, index] += gross - balances.cells[BALANCE_GROSS, row]
+        balances.cells[:, row] = (amount, value, gross)
+
+    def _drop_balance(self, place: PoolPlace, asset: str, version: str) -> None:
+        balances = self._balances[asset][version]
+        row, index = balances.rows[place], self._index[place]
+        self._pools[POOL_EQUITY, index] -= balances.cells[VALUE, row]
+        self._pools[POOL_GROSS, index] -= balances.cells[BALANCE_GROSS, row]
+        balances.remove(place)
+
+    def _set_lines(self, state: AccountState, pool: str, rules: Rulebook) -> None:
+        """The two lines that matter in the pool's state: below the lower or at the upper it is nominated."""
+        index = self._index[state.account, pool]
+        lines, call, running = rules.thresholds, state.calls.get(pool), state.liquidations.get(pool)
+        lower, upper = float(lines.warning), np.nan
+        if running is not None:
+            lower, upper = 0.0, float(running.stop_level)
+        elif call is not None:
+            lower, upper = float(lines.liquidation), float(call.cure_level)
+        elif pool in state.warned:
+            lower, upper = float(lines.call), float(lines.warning_end)
+        self._pools[LOWER, index], self._pools[UPPER, index] = lower, upper
+        self._always[index] = pool in state.due or running is not None
+        self._screen(np.array([index], dtype=np.int64), False)
+
+
+def _version(rules: Rulebook) -> str:
+    return f"{rules.name}:{rules.version}"
+
+
+def _worth(house: ClearingHouse, rules: Rulebook, asset: str) -> float:
+    price = house.price_of(rules)(asset)
+    return 0.0 if price is None else float(price)

@@ -1,0 +1,240 @@
+"""The tables that read models keep: a row type each, the SQL that follows from it, and the rows as they now stand.
+
+A row type is the schema: its fields are the columns, in order; a decimal is stored as plain text and comes back as
+the same number. `Rows` holds the current rows of a table, read from it when first asked for and written back a page
+at a time; `Lines` only ever appends. The SQL is that which SQLite and PostgreSQL share. This file never looks into
+an event beyond its type, and never opens or ends a transaction: `projections.read_model` does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from operator import attrgetter
+from types import NoneType
+from typing import Any, ClassVar, Final, Generic, TypeVar, get_args, get_type_hints
+
+from ledger.amounts import plain
+from ledger.errors import BrokenInvariant
+from ledger.events import Event, Recorded
+from ledger.postings import Posting, postings
+
+R = TypeVar("R")
+Key = tuple[str | int, ...]
+# What a read model does with one type of event.
+Step = Callable[[Recorded, Any], None]
+# The postings of an event, where several models ask for those of the same event one after the other.
+Postings = Callable[[Event], Sequence[Posting]]
+
+# What a line of a growing table holds, column by column: as stored, so decimals and times are texts already.
+Line = tuple[str | int | None, ...]
+
+# SQLite keeps the rows themselves in the order of the key, instead of the key in an index beside them: a third less
+# work a row. It is the one word here that PostgreSQL does without.
+_IN_KEY_ORDER: Final = " WITHOUT ROWID"
+# BIGINT is an integer of 64 bits on both stores; log positions and sequences outgrow PostgreSQL's INTEGER.
+_SQL_TYPES: Final = {str: "TEXT", Decimal: "TEXT", int: "BIGINT"}
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _matched(names: Sequence[str], separator: str) -> str:
+    return separator.join(f'"{name}" = ?' for name in names)
+
+
+class Table(Generic[R]):
+    """One table: its name, its row type, the fields that are its key, and further indexes by their columns."""
+
+    def __init__(self, name: str, row: type[R], *, key: tuple[str, ...], indexes: tuple[tuple[str, ...], ...] = ()
+                 ) -> None:
+        if not name.startswith("view_"):
+            raise BrokenInvariant(f"the name of a read model's table starts with view_, came {name}")
+        self.name, self.row, self.key = name, row, key
+        hints = get_type_hints(row)
+        self.columns = tuple(field.name for field in fields(row)) if is_dataclass(row) else tuple(hints)
+        self.values = tuple(column for column in self.columns if column not in key)
+        self.decimals = frozenset(name for name, hint in hints.items() if Decimal in (hint, *get_args(hint)))
+        self.create = (f"CREATE TABLE IF NOT EXISTS {name} ("
+                       + ", ".join(f'"{column}" {_sql_type(hints[column])}' for column in self.columns)
+                       + f", PRIMARY KEY ({_quoted(key)})){_IN_KEY_ORDER}")
+        self.indexes = tuple(
+            f"CREATE INDEX IF NOT EXISTS {name}_by_{'_'.join(index)} ON {name} ({_quoted(index)})" for index in indexes)
+        where = _matched(key, " AND ")
+        self.select = f"SELECT {_quoted(self.columns)} FROM {name}"
+        self.select_one = f"{self.select} WHERE {where}"
+        self.select_all = f"{self.select} ORDER BY {_quoted(key)}"
+        self.insert = (f"INSERT INTO {name} ({_quoted(self.columns)}) "
+                       f"VALUES ({', '.join('?' for _ in self.columns)})")
+        self.update = f"UPDATE {name} SET {_matched(self.values, ', ')} WHERE {where}"
+        self.delete = f"DELETE FROM {name} WHERE {where}"
+
+    def read(self, stored: Sequence[Any]) -> R:
+        """A row as it stands in the table, as its row type."""
+        decimals = self.decimals
+        return self.row(*[Decimal(value) if column in decimals and value is not None else value
+                          for column, value in zip(self.columns, stored, strict=True)])
+
+    def writer(self, columns: tuple[str, ...]) -> Callable[[R], list[Any]]:
+        """What turns a row into what is stored, in the order of `columns`."""
+        take = attrgetter(*columns)
+        decimals = [index for index, column in enumerate(columns) if column in self.decimals]
+
+        def write(row: R) -> list[Any]:
+            stored = list(take(row))
+            for index in decimals:
+                value = stored[index]
+                if value is not None:
+                    stored[index] = plain(value)
+            return stored
+
+        return write
+
+
+def _sql_type(hint: Any) -> str:
+    options = get_args(hint) or (hint,)
+    kinds = [kind for kind in options if kind is not NoneType]
+    return _SQL_TYPES[kinds[0]] + ("" if NoneType in options else " NOT NULL")
+
+
+class Rows(Generic[R]):
+    """The current rows of one table by key: loaded when first asked for, changed here, written when flushed.
+
+    A table that was empty when first asked for is known whole, so that a build from zero never looks for rows.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, table: Table[R]) -> None:
+        self._connection, self.table = connection, table
+        self._insertable = table.writer(table.columns)
+        self._updatable = table.writer(table.values + table.key)
+        self._rows: dict[Key, R | None] = {}
+        self._added: dict[Key, R] = {}
+        self._changed: dict[Key, R] = {}
+        self._removed: dict[Key, None] = {}
+        self._whole: bool | None = None
+
+    def find(self, key: Key) -> R | None:
+        """The row of this key as it now stands, or None; whoever changes it says so with `change`."""
+        try:
+            return self._rows[key]
+        except KeyError:
+            return None if self._whole else self._load(key)
+
+    def add(self, key: Key, row: R) -> R:
+        """A row whose key has none."""
+        self._rows[key] = self._added[key] = row
+        return row
+
+    def change(self, key: Key, row: R) -> None:
+        """The row of this key has been changed."""
+        if key not in self._added:
+            self._changed[key] = row
+
+    def remove(self, key: Key) -> None:
+        """The row of this key goes."""
+        if self._added.pop(key, None) is None:
+            self._changed.pop(key, None)
+            self._removed[key] = None
+        if key in self._removed and not self._whole:
+            # The table has the row until the flush, and must not be asked for it before.
+            self._rows[key] = None
+        else:
+            del self._rows[key]
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write what has changed since the last flush: removals, then additions, then changes."""
+        cursor = connection.cursor()
+        if self._removed:
+            cursor.executemany(self.table.delete, list(self._removed))
+            for key in self._removed:
+                if self._rows.get(key) is None:
+                    self._rows.pop(key, None)
+            self._removed.clear()
+        if self._added:
+            cursor.executemany(self.table.insert, [self._insertable(row) for row in self._added.values()])
+            self._added.clear()
+        if self._changed:
+            cursor.executemany(self.table.update, [self._updatable(row) for row in self._changed.values()])
+            self._changed.clear()
+
+    def _load(self, key: Key) -> R | None:
+        cursor = self._connection.cursor()
+        if self._whole is None:
+            self._whole = cursor.execute(f"SELECT 1 FROM {self.table.name} LIMIT 1").fetchone() is None
+            if self._whole:
+                return None
+        stored = cursor.execute(self.table.select_one, key).fetchone()
+        row = self._rows[key] = None if stored is None else self.table.read(stored)
+        return row
+
+
+class Lines:
+    """The lines of a table that only grows, each a bare tuple in the order of the row type's fields.
+
+    Bare, because a named one costs more to make than all the rest of a line, and there are several an event.
+    """
+
+    def __init__(self, table: Table[Any]) -> None:
+        self.table = table
+        self._lines: list[Line] = []
+        self.append = self._lines.append
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write the lines appended since the last flush."""
+        if self._lines:
+            connection.cursor().executemany(self.table.insert, self._lines)
+            self._lines.clear()
+
+
+class ReadModel(ABC):
+    """A fold of the log into tables: buffers what each event changes, and writes it a page at a time.
+
+    A model reads its own tables only, so that it can be built anew by itself. Its constructor reads nothing.
+    """
+
+    # Its position in the log stands under this name.
+    NAME: ClassVar[str]
+    SHAPES: ClassVar[tuple[Table[Any], ...]]
+    # Table name -> the statement that creates it.
+    TABLES: ClassVar[Mapping[str, str]]
+
+    def __init_subclass__(cls) -> None:
+        cls.TABLES = {table.name: table.create for table in cls.SHAPES}
+
+    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+        self._connection = connection
+        self._postings = postings
+        self._kept: list[Rows[Any] | Lines] = []
+        self._steps = self.steps()
+
+    @abstractmethod
+    def steps(self) -> Mapping[type[Event], Step]:
+        """What the model does with which type of event; it is blind to all others."""
+
+    def rows(self, table: Table[R]) -> Rows[R]:
+        """The rows of one of the model's tables, flushed with the model."""
+        kept = Rows(self._connection, table)
+        self._kept.append(kept)
+        return kept
+
+    def lines(self, table: Table[Any]) -> Lines:
+        """The growing lines of one of the model's tables, flushed with the model."""
+        kept = Lines(table)
+        self._kept.append(kept)
+        return kept
+
+    def apply(self, recorded: Recorded) -> None:
+        """Buffer what the event changes."""
+        event = recorded.event
+        step = self._steps.get(type(event))
+        if step is not None:
+            step(recorded, event)
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write what is buffered, in the transaction that the connection has open."""
+        for kept in self._kept:
+            kept.flush(connection)
