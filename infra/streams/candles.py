@@ -26,7 +26,7 @@ from infra.streams.records import (
     rejection,
     shown,
 )
-from ledger.amounts import EXACT, NANOSECONDS, Time, WireAmount, WirePrice, nanoseconds, plain, rfc3339
+from ledger.amounts import EXACT, NANOSECONDS, Time, WirePrice, nanoseconds, plain, rfc3339
 from ledger.commands import Command, Id, ListAsset, ListInstrument, MoveClock, RecordPrice
 from ledger.errors import Rejected
 
@@ -35,6 +35,8 @@ from ledger.errors import Rejected
 MINUTE_ROWS_MAX: Final = 100_000
 # The marks of a row and the clock of its minute must still be times of four-digit years.
 TIME_LIMIT: Final = nanoseconds("9999-12-31T23:59:00Z")
+
+_VOLUME: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 
 MARK_STEP: Final = 15 * NANOSECONDS
 MINUTE: Final = 60 * NANOSECONDS
@@ -57,7 +59,8 @@ class Candle(BaseModel):
     high: WirePrice
     low: WirePrice
     close: WirePrice
-    volume: WireAmount
+    # Not used, so its form is looser: venues write small volumes with an exponent.
+    volume: str
 
     def marks(self) -> tuple[Decimal, Decimal, Decimal, Decimal]:
         """Open, then low and high, the nearer to the open first (ties: low), then close."""
@@ -233,8 +236,8 @@ def _require_sound(candle: Candle) -> None:
     for column, value in (("open", candle.open), ("close", candle.close)):
         if not candle.low <= value <= candle.high:
             raise _unsound(column, f"a number from low {plain(candle.low)} to high {plain(candle.high)}", plain(value))
-    if candle.volume < 0:
-        raise _unsound("volume", "a number of at least 0", plain(candle.volume))
+    if not _VOLUME(candle.volume):
+        raise _unsound("volume", "a number of at least 0", shown(candle.volume))
 
 
 def _unsound(column: str, expected: str, came: str) -> Rejected:

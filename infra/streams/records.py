@@ -130,16 +130,13 @@ def _unreadable(raw: bytes, wrong: ValueError) -> str:
 def _require_single_keys(raw: bytes, record: dict[str, Any]) -> None:
     """Reject a key that stands twice in one object, at any depth, and numbers beyond a double.
 
-    Without a backslash each key and each text has exactly two quotes. If these are all accounted for by the keys
-    and texts that survived in `record`, then none was overwritten and none is nested; else the slow way tells.
+    Each key and each text has at least two quotes. If those that survived in `record` account for all quotes of
+    the record, then no key was overwritten and none is nested; else the slow way tells.
     """
     types = list(map(type, record.values()))
     texts = types.count(str)
-    if (
-        b"\\" not in raw
-        and raw.count(b'"') == 2 * (len(types) + texts)
-        and (texts == len(types) or _PLAIN.issuperset(types))
-    ):
+    quotes = 2 * (len(types) + texts)
+    if raw.count(b'"') == quotes and (texts == len(types) or _PLAIN.issuperset(types)):
         return
     try:
         pairs = json.loads(raw.decode(), object_pairs_hook=_Pairs, parse_float=_finite)

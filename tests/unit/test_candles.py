@@ -179,6 +179,12 @@ def test_another_header_makes_the_file_unusable_at_once(content: bytes, came: st
 # --- malformed rows ----------------------------------------------------------------------------------------------
 
 
+def test_a_volume_may_have_an_exponent_since_it_is_not_used() -> None:
+    row = "2019-09-24T18:00:00Z,BTC-USD,2,4,1,3,2e-08"
+
+    assert [None] * 5 == [delivered.fault for delivered in delivered_of(row)]
+
+
 @pytest.mark.parametrize(("row", "field", "message"), [
     pytest.param("2019-09-24T18:00:00Z,BTC-USD,1,1,1,1", None,
                  f"expected 7 columns ({HEADER}), came 6: '2019-09-24T18:00:00Z,BTC-USD,1,1,1,1'", id="six columns"),
@@ -216,12 +222,10 @@ def test_another_header_makes_the_file_unusable_at_once(content: bytes, came: st
     pytest.param(row_of(prices="2,4,1,0.9"), "close", "close: expected a number from low 1 to high 4, came 0.9",
                  id="a close below the low"),
     pytest.param("2019-09-24T18:00:00Z,BTC-USD,2,4,1,3,-1", "volume",
-                 "volume: expected a number of at least 0, came -1", id="a negative volume"),
-    pytest.param("2019-09-24T18:00:00Z,BTC-USD,2,4,1,3,2e-08", "volume",
-                 "volume: expected a plain decimal in a string such as \"12.5\", came '2e-08'",
-                 id="a volume with an exponent"),
-    pytest.param("2019-09-24T18:00:00Z,BTC-USD,2,4,1,3,", "volume",
-                 "volume: expected a plain decimal in a string such as \"12.5\", came ''", id="no volume"),
+                 "volume: expected a number of at least 0, came '-1'",
+                 id="a negative volume"),
+    pytest.param("2019-09-24T18:00:00Z,BTC-USD,2,4,1,3,", "volume", "volume: expected a number of at least 0, came ''",
+                 id="no volume"),
     pytest.param(row_of(""), "symbol", "symbol: expected 1 to 200 characters other than control characters, came ''",
                  id="no symbol"),
     pytest.param(row_of("a\0"), "symbol",
