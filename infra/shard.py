@@ -233,7 +233,7 @@ class Shard:
                       partition=place.partition, offset=place.offset, line=place.line)
         recorded = self.house.reject(RecordRejected(
             time=self.house.log_time, cause=cause, reason=fault.reason, message=fault.message, field=fault.field,
-            raw=text, raw_encoding=cast(Any, encoding), raw_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest()))
+            known_by=cast(Any, key[1]), key=key[2], raw=text, raw_encoding=cast(Any, encoding), raw_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest()))
         self._keys[key] = recorded.position
         return Outcome("rejected", recorded.position, fault.reason)
 

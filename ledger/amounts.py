@@ -179,6 +179,8 @@ def nanoseconds(text: str) -> int:
     if match is None:
         raise ValueError(f"expected a time such as 2019-09-24T18:00:00Z, at most nanoseconds, came {text[:60]!r}")
     seconds, fraction = match.groups()
+    if seconds[11:13] == "24":  # which some versions of Python take for the next midnight
+        raise ValueError(f"expected a time that exists, came {text!r}: the hour is 24")
     try:
         moment = datetime.fromisoformat(seconds + "+00:00")
     except ValueError as fault:
@@ -219,7 +221,7 @@ class _Time:
     @staticmethod
     def read_text(value: object) -> int:
         if type(value) is int:
-            raise PydanticCustomError("time_string", "expected a time in a string, came {came}", {"came": value})
+            raise PydanticCustomError("time_string", "expected a time in a string, came {came}", {"came": str(value)[:60]})
         return _Time.read(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:

@@ -105,7 +105,7 @@ class Withdraw(Command):
     account: Id
     asset: Id
     amount: WirePositive
-    hold: bool = False
+    hold: Annotated[bool, Field(strict=True)] = False
 
 
 class PostFill(Command):

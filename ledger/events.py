@@ -113,10 +113,17 @@ class Evidence(_Frozen):
 
 
 class RecordRejected(Event):
-    """A record that cannot be applied, kept with its first 4 KiB and the hash of the whole."""
+    """A record that cannot be applied, kept with its first 4 KiB and the hash of the whole.
+
+    `known_by` and `key` are what a repeat is recognised by: the id of the cause, or the place where the record
+    stood, a price's sequence, or id and hash of a record that met a spent id.
+    """
 
     TOPIC = "clearing.record-rejected:1"
     ANSWERS = "*"
+
+    known_by: Literal["id", "at", "price", "conflict"]
+    key: str
 
     reason: str
     message: str
