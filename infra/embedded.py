@@ -120,8 +120,8 @@ class LedgerReader:
     def rows(self, after: int, limit: int) -> list[tuple[int, str, int, str, bytes]]:
         """(position, stream, version, topic, state) of the log's rows after a position, as stored."""
         return self.connection.execute(
-            "SELECT rowid, originator_id, originator_version, topic, state FROM stored_events WHERE rowid > ? "
-            "ORDER BY rowid LIMIT ?", (after, limit)).fetchall()
+            "SELECT rowid, originator_id, originator_version, topic, CAST(state AS BLOB) FROM stored_events "
+            "WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit)).fetchall()
 
     def select(self, after: int, limit: int) -> Sequence[Recorded]:
         """The log's events after a position."""

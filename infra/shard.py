@@ -112,6 +112,9 @@ class Shard:
         while rows := self.store.select_notifications(after + 1, PAGE):
             for row in rows:
                 stream = str(row.originator_id)
+                if not isinstance(row.state, bytes):
+                    raise LedgerUnreadable(f"log position {row.id}: expected state in bytes, came text; "
+                                           "`clearing replay` finds what differs")
                 self.frontier.append(leaf_hash(row.id, stream, row.originator_version, row.topic, row.state))
                 yield Recorded(row.id, stream, row.originator_version, decode(row.topic, row.state))
             after = rows[-1].id

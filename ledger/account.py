@@ -252,14 +252,14 @@ def position_key(state: AccountState, command: PostFill) -> PositionKey:
     That of the liquidation order it names, if open; else by its own mode, else that of the only position there is
     on the instrument and side, else by the account's mode. Rejected where the side does not fit the position mode.
     """
+    order = state.order(command.liquidation_order_id)
+    if order is not None and order.instrument == command.instrument:
+        return command.instrument, CROSS if order.pool == CROSS else "isolated", order.position_side
     side = command.position_side or "net"
     if (state.position_mode == "net") != (side == "net"):
         raise Rejected("wrong-side", f"position_side of a fill for an account in {state.position_mode} mode: expected "
                        f"{'net' if state.position_mode == 'net' else 'long or short'}, came {side}",
                        field="position_side")
-    order = state.order(command.liquidation_order_id)
-    if order is not None and order.instrument == command.instrument:
-        return command.instrument, CROSS if order.pool == CROSS else "isolated", order.position_side
     if command.margin_mode is not None:
         return command.instrument, command.margin_mode, side
     held = [mode for mode in ("cross", "isolated") if (command.instrument, mode, side) in state.positions]
