@@ -176,6 +176,12 @@ class Shard:
             market = self.house.markets.get(command.instrument)
             if market is not None and is_repeated(market, command, place.source):
                 return Outcome("duplicate", market.mark_position)
+            if market is not None and (place.source, command.source) not in market.sequences:
+                # The first of its counter here: it may have been rejected before the instrument was listed.
+                key = cast(InboxKey, _key(delivered))
+                seen = self._keys.get(key) or self.store.known([key]).get(key)
+                if seen is not None:
+                    return self._repeated(delivered, seen)
         else:
             seen = self._position_of((place.source, "id", command.id))
             if seen is not None:
@@ -236,7 +242,8 @@ class Shard:
                       partition=place.partition, offset=place.offset, line=place.line)
         recorded = self.house.reject(RecordRejected(
             time=self.house.log_time, cause=cause, reason=fault.reason, message=fault.message, field=fault.field,
-            known_by=cast(Any, key[1]), key=key[2], raw=text, raw_encoding=cast(Any, encoding), raw_bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest()))
+            known_by=cast(Any, key[1]), key=key[2], raw=text, raw_encoding=cast(Any, encoding), raw_bytes=len(raw),
+            sha256=hashlib.sha256(raw).hexdigest()))
         self._keys[key] = recorded.position
         return Outcome("rejected", recorded.position, fault.reason)
 
