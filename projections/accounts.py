@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.amounts import ZERO, rfc3339
+from ledger.amounts import ZERO, Time
 from ledger.errors import BrokenInvariant
 from ledger.events import (
     EVENTS,
@@ -58,8 +58,8 @@ class AccountRow:
     pools_warning: int
     pools_called: int
     pools_liquidating: int
-    opened_at: str
-    last_event_at: str
+    opened_at: Time
+    last_event_at: Time
     fills: int
     log_position: int
 
@@ -156,7 +156,7 @@ class Accounts(ReadModel):
         account = self._accounts.find((name,))
         if account is None:
             raise BrokenInvariant(f"log position {recorded.position}: account {name} was never opened")
-        account.last_event_at = rfc3339(event.time)
+        account.last_event_at = event.time
         account.log_position = recorded.position
         self._accounts.change((name,), account)
         balances = self._balances
@@ -172,11 +172,11 @@ class Accounts(ReadModel):
         return account
 
     def _opened(self, recorded: Recorded, event: AccountOpened) -> None:
-        time = rfc3339(event.time)
         self._accounts.add((event.account,), AccountRow(
             account=event.account, kind=event.kind, margin_mode=event.margin_mode, position_mode=event.position_mode,
             member=event.member, rulebook=event.rulebook, status=HEALTHY, pools_warning=0, pools_called=0,
-            pools_liquidating=0, opened_at=time, last_event_at=time, fills=0, log_position=recorded.position))
+            pools_liquidating=0, opened_at=event.time, last_event_at=event.time, fills=0,
+            log_position=recorded.position))
         self._pool(event.account, CROSS)
 
     def _settings_changed(self, recorded: Recorded, event: AccountSettingsChanged) -> None:

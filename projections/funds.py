@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from ledger.amounts import ZERO, plain, rfc3339
+from ledger.amounts import ZERO, Time, plain, rfc3339
 from ledger.errors import BrokenInvariant
 from ledger.events import Event, FundDrawn, FundMoved, Recorded, ShortfallClaimed, ShortfallCovered
 from ledger.postings import postings
@@ -61,7 +61,7 @@ class ShortfallRow:
     amount: Decimal
     covered: Decimal
     uncovered: Decimal
-    time: str
+    time: Time
     position: int
 
 
@@ -127,7 +127,7 @@ class Funds(ReadModel):
             raise BrokenInvariant(f"log position {recorded.position}: shortfall {event.claim_id} is claimed twice")
         self._shortfalls.add(key, ShortfallRow(
             claim_id=event.claim_id, account=event.account, pool=event.pool, asset=event.asset, amount=event.amount,
-            covered=ZERO, uncovered=event.amount, time=rfc3339(event.time), position=recorded.position))
+            covered=ZERO, uncovered=event.amount, time=event.time, position=recorded.position))
 
     def _covered(self, recorded: Recorded, event: ShortfallCovered) -> None:
         key = (event.claim_id,)

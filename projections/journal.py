@@ -70,10 +70,10 @@ class Journal(ReadModel):
         if not lines:
             return
         position, time, topic, stream = recorded.position, rfc3339(event.time), event.TOPIC, recorded.originator_id
-        moved = self._moved
+        append, moved = self._journal.append, self._moved
         sums: dict[str, Decimal] = {}
         for number, (owner, asset, amount, account, pool) in enumerate(lines, start=1):
-            self._journal.append((position, number, time, topic, stream, owner, account, pool, asset, plain(amount)))
+            append((position, number, time, topic, stream, owner, account, pool, asset, plain(amount)))
             sums[asset] = sums.get(asset, ZERO) + amount
             moved[owner, asset] = moved.get((owner, asset), ZERO) + amount
         if any(sums.values()):

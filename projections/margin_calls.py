@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from ledger.amounts import FINEST, ZERO, divide_down, rfc3339
+from ledger.amounts import FINEST, ZERO, Time, divide_down
 from ledger.errors import BrokenInvariant
 from ledger.events import (
     Event,
@@ -55,15 +55,15 @@ class MarginCallRow:
     call_id: str
     account: str
     pool: str
-    issued_at: str
+    issued_at: Time
     issued_position: int
-    deadline: str
+    deadline: Time
     call_asset: str
     call_amount: Decimal | None
     cure_level: Decimal
     margin_ratio: Decimal | None
     state: str
-    ended_at: str | None
+    ended_at: Time | None
     ended_position: int | None
     issue_evidence: str
     end_evidence: str | None
@@ -78,10 +78,10 @@ class LiquidationRow:
     account: str
     pool: str
     reason: str
-    started_at: str
+    started_at: Time
     started_position: int
     state: str
-    completed_at: str | None
+    completed_at: Time | None
     orders: int
     fills: int
     notional_filled: Decimal | None
@@ -116,9 +116,9 @@ class LiquidationOrderRow:
     limit_price: Decimal
     state: str
     reason: str | None
-    placed_at: str
-    expires_at: str
-    closed_at: str | None
+    placed_at: Time
+    expires_at: Time
+    closed_at: Time | None
 
 
 @dataclass(slots=True)
@@ -177,8 +177,8 @@ class MarginCalls(ReadModel):
         if self._calls.find(key) is not None:
             raise BrokenInvariant(f"log position {recorded.position}: call {event.call_id} is issued twice")
         self._calls.add(key, MarginCallRow(
-            call_id=event.call_id, account=event.account, pool=event.pool, issued_at=rfc3339(event.time),
-            issued_position=recorded.position, deadline=rfc3339(event.deadline), call_asset=event.call_asset,
+            call_id=event.call_id, account=event.account, pool=event.pool, issued_at=event.time,
+            issued_position=recorded.position, deadline=event.deadline, call_asset=event.call_asset,
             call_amount=event.call_amount, cure_level=event.cure_level, margin_ratio=event.evidence.margin_ratio,
             state=OPEN, ended_at=None, ended_position=None, issue_evidence=_json(event.evidence), end_evidence=None,
             message=event.message))
@@ -188,7 +188,7 @@ class MarginCalls(ReadModel):
         if call is None or call.state != OPEN:
             raise BrokenInvariant(f"log position {recorded.position}: call {event.call_id} ends but is not open")
         call.state = CALL_ENDS[type(event)]
-        call.ended_at, call.ended_position = rfc3339(event.time), recorded.position
+        call.ended_at, call.ended_position = event.time, recorded.position
         call.end_evidence = _json(event.evidence)
         self._calls.change((event.call_id,), call)
 
@@ -199,7 +199,7 @@ class MarginCalls(ReadModel):
                 f"log position {recorded.position}: liquidation {event.liquidation_id} is started twice")
         self._liquidations.add(key, LiquidationRow(
             liquidation_id=event.liquidation_id, account=event.account, pool=event.pool, reason=event.reason,
-            started_at=rfc3339(event.time), started_position=recorded.position, state=RUNNING, completed_at=None,
+            started_at=event.time, started_position=recorded.position, state=RUNNING, completed_at=None,
             orders=0, fills=0, notional_filled=ZERO, notional_asset=None, shortfall_amount=ZERO,
             shortfall_asset=None))
 
@@ -211,13 +211,13 @@ class MarginCalls(ReadModel):
         self._orders.add(key, LiquidationOrderRow(
             order_id=event.order_id, liquidation_id=event.liquidation_id, account=event.account, pool=event.pool,
             instrument=event.instrument, position_side=event.position_side, side=event.side, size=event.size,
-            filled=ZERO, limit_price=event.limit_price, state=OPEN, reason=None, placed_at=rfc3339(event.time),
-            expires_at=rfc3339(event.expires_at), closed_at=None))
+            filled=ZERO, limit_price=event.limit_price, state=OPEN, reason=None, placed_at=event.time,
+            expires_at=event.expires_at, closed_at=None))
 
     def _order_cancelled(self, recorded: Recorded, event: LiquidationOrderCancelled) -> None:
         order = self._order(recorded, event.order_id)
         order.state = EXPIRED if event.reason == "expired" else CANCELLED
-        order.reason, order.filled, order.closed_at = event.reason, event.filled, rfc3339(event.time)
+        order.reason, order.filled, order.closed_at = event.reason, event.filled, event.time
 
     def _filled(self, recorded: Recorded, event: FillPosted) -> None:
         # A fill may name what it likes; the ledger flags one that names no open order of its account.
@@ -226,7 +226,7 @@ class MarginCalls(ReadModel):
         order = self._order(recorded, event.liquidation_order_id)
         order.filled += event.size
         whole = order.filled >= order.size
-        order.state, order.closed_at = (FILLED, rfc3339(event.time)) if whole else (PART_FILLED, None)
+        order.state, order.closed_at = (FILLED, event.time) if whole else (PART_FILLED, None)
         liquidation = self._liquidation(recorded, order.liquidation_id)
         liquidation.fills += 1
         asset, notional = event.settlement_asset, self._notional(recorded, event)
@@ -242,7 +242,7 @@ class MarginCalls(ReadModel):
 
     def _liquidation_completed(self, recorded: Recorded, event: LiquidationCompleted) -> None:
         liquidation = self._liquidation(recorded, event.liquidation_id)
-        liquidation.state, liquidation.completed_at = event.outcome, rfc3339(event.time)
+        liquidation.state, liquidation.completed_at = event.outcome, event.time
 
     def _liquidation(self, recorded: Recorded, liquidation_id: str) -> LiquidationRow:
         """The row of the liquidation, which is about to change."""

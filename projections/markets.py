@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from ledger.amounts import ZERO, rfc3339
+from ledger.amounts import ZERO, Time, rfc3339
 from ledger.errors import BrokenInvariant
 from ledger.events import (
     AssetListed,
@@ -47,9 +47,9 @@ class MarketRow:
     tick_size: Decimal
     lot_size: Decimal
     underlying: str | None
-    expiry: str | None
+    expiry: Time | None
     mark_price: Decimal | None
-    mark_time: str | None
+    mark_time: Time | None
     mark_position: int | None
     mark_source: str | None
     provisional: int
@@ -68,7 +68,7 @@ class MarketSourceRow:
 
     instrument: str
     source: str
-    last_time: str | None
+    last_time: Time | None
     last_price: Decimal | None
     sequence: int | None
 
@@ -132,18 +132,17 @@ class Markets(ReadModel):
     def _instrument_listed(self, recorded: Recorded, event: InstrumentListed) -> None:
         key = (event.instrument,)
         market = self._markets.find(key)
-        expiry = None if event.expiry is None else rfc3339(event.expiry)
         if market is None:
             self._markets.add(key, MarketRow(
                 instrument=event.instrument, base=event.base, quote=event.quote, contract_type=event.contract_type,
                 contract_size=event.contract_size, tick_size=event.tick_size, lot_size=event.lot_size,
-                underlying=event.underlying, expiry=expiry, mark_price=None, mark_time=None, mark_position=None,
+                underlying=event.underlying, expiry=event.expiry, mark_price=None, mark_time=None, mark_position=None,
                 mark_source=None, provisional=0, funding_index=ZERO, prices_accepted=0, rejected_late=0,
                 rejected_step=0, fills=0, volume=ZERO, open_interest=ZERO))
             return
         market.base, market.quote, market.contract_type = event.base, event.quote, event.contract_type
         market.contract_size, market.tick_size = event.contract_size, event.tick_size
-        market.lot_size, market.underlying, market.expiry = event.lot_size, event.underlying, expiry
+        market.lot_size, market.underlying, market.expiry = event.lot_size, event.underlying, event.expiry
         self._markets.change(key, market)
 
     def _price_recorded(self, recorded: Recorded, event: PriceRecorded) -> None:
@@ -205,6 +204,6 @@ class Markets(ReadModel):
         return market
 
 
-def _time(event: PriceRecorded | ProvisionalMarkSet) -> str:
+def _time(event: PriceRecorded | ProvisionalMarkSet) -> Time:
     """The record's own time, which a market goes by; log time where it had none."""
-    return rfc3339(event.time if event.cause.time is None else event.cause.time)
+    return event.time if event.cause.time is None else event.cause.time

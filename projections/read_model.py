@@ -22,7 +22,7 @@ from projections.journal import Journal
 from projections.margin_calls import MarginCalls
 from projections.markets import Markets
 from projections.records import Records
-from projections.tables import ReadModel, Step
+from projections.tables import ReadModel
 from projections.trades import Trades
 
 __all__ = ["ALL", "PAGE_EVENTS_MAX", "ReadModel", "ReadModels"]
@@ -89,17 +89,21 @@ class ReadModels:
 
         `select(after, limit)` gives the events after a position, in order and without gaps, none at the log's end.
         """
+        has_folded = False
         with exact():
             while True:
                 after = self._resume()
                 limit = PAGE_EVENTS_MAX if until is None else min(PAGE_EVENTS_MAX, until - after)
                 page = select(after, limit) if limit > 0 else ()
                 if not page:
-                    self._index()
+                    if has_folded:
+                        self._index()
                     return after
                 _check_consecutive(page, after=after, limit=limit)
-                if self._fold(page) and progress is not None:
-                    progress(page[-1].position)
+                if self._fold(page):
+                    has_folded = True
+                    if progress is not None:
+                        progress(page[-1].position)
 
     def _resume(self) -> int:
         """The lowest position, with models whose rows in memory are those of the stored positions."""
@@ -111,17 +115,20 @@ class ReadModels:
         return min(positions.values())
 
     def _fold(self, page: Sequence[Recorded]) -> bool:
-        """One page into all models and their tables; False when another has moved them meanwhile."""
+        """One page into all models and their tables; False when another projector has moved them meanwhile.
+
+        Events are folded before the transaction begins, so that a writer in the same file waits for the rows only.
+        """
         end = page[-1].position
         moved = {name: max(position, end) for name, position in self._positions.items()}
         # Whatever goes wrong, the rows in memory are beyond those stored: the next page starts from the stored ones.
         models, self._models = self._models, []
-        routes = self._routes(models)
-        for recorded in page:
-            event, position = recorded.event, recorded.position
-            for seen, step in routes.get(type(event), ()):
-                if position > seen:
-                    step(recorded, event)
+        try:
+            self._apply(models, page)
+        except BrokenInvariant:
+            if self._stored_positions() != self._positions:
+                return False
+            raise
         with self._transaction():
             if self._stored_positions() != self._positions:
                 return False
@@ -133,6 +140,14 @@ class ReadModels:
         self._models, self._positions = models, moved
         return True
 
+    def _apply(self, models: Sequence[ReadModel], page: Sequence[Recorded]) -> None:
+        seen = [(self._positions[model.NAME], model.apply) for model in models]
+        for recorded in page:
+            position = recorded.position
+            for stored, apply in seen:
+                if position > stored:
+                    apply(recorded)
+
     def _index(self) -> None:
         """Make the indexes that are not there yet: at the log's end, since one sort costs less than many inserts."""
         if not self._indexed:
@@ -142,14 +157,6 @@ class ReadModels:
                     for index in table.indexes:
                         cursor.execute(index)
             self._indexed = True
-
-    def _routes(self, models: Sequence[ReadModel]) -> dict[type[Event], list[tuple[int, Step]]]:
-        """Which models do what with a type of event, each beyond the position that it has seen."""
-        routes: dict[type[Event], list[tuple[int, Step]]] = {}
-        for model in models:
-            for event, step in model.steps().items():
-                routes.setdefault(event, []).append((self._positions[model.NAME], step))
-        return routes
 
     def _create(self) -> None:
         cursor = self._connection.cursor()
@@ -172,10 +179,12 @@ class ReadModels:
         cursor.execute("BEGIN IMMEDIATE")
         try:
             yield
+            cursor.execute("COMMIT")
         except BaseException:
-            cursor.execute("ROLLBACK")
+            # A full disk may have ended it already.
+            if self._connection.in_transaction:
+                cursor.execute("ROLLBACK")
             raise
-        cursor.execute("COMMIT")
 
 
 def _check_consecutive(page: Sequence[Recorded], *, after: int, limit: int) -> None:
