@@ -1,18 +1,18 @@
 """The simulated venue: fills liquidation orders at a price that is a pure function of order and mark.
 
-Formula:  sale = mark x (1 - slippage - impact x notional), purchase = mark x (1 + ...), to the tick against the
+Formula:  sale = mark x (1 - slippage - impact x size), purchase = mark x (1 + ...), to the tick against the
 account; where that is worse than the order's limit, the fund's account takes the order over at the limit. Both
 sides are records of their own, of source `venue:simulated` and ids `<order>:<n>`. It keeps no state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from ledger.account import OpenOrder
-from ledger.amounts import ONE, round_down, round_up
+from ledger.amounts import ONE, ZERO, round_down, round_up
 from ledger.clearing_house import ClearingHouse
 from ledger.commands import AccountKind, Command, OpenAccount, PostFill
 
@@ -23,10 +23,14 @@ _KINDS: dict[str, AccountKind] = {VENUE_ACCOUNT: "external-venue", FUND_ACCOUNT:
 
 
 class SimulatedVenue(NamedTuple):
-    """How deep the simulated market is: `impact` is per unit of notional in the settlement asset."""
+    """How deep the simulated market is: `slippage` of any order, `impact` per contract.
+
+    Contracts differ in worth, so `impacts` may give an instrument its own.
+    """
 
     slippage: Decimal = Decimal("0.0005")
-    impact: Decimal = Decimal("0.00000001")
+    impact: Decimal = ZERO
+    impacts: Mapping[str, Decimal] = {}
 
     def serve(self, house: ClearingHouse) -> Iterator[Command]:
         """The records that answer the oldest open liquidation order; none where no order is open."""
@@ -39,7 +43,7 @@ class SimulatedVenue(NamedTuple):
 
     def _fill(self, house: ClearingHouse, account: str, order: OpenOrder, mark: Decimal) -> Iterator[Command]:
         market = house.markets[order.instrument]
-        depth = self.slippage + self.impact * order.remaining * market.contract_size * mark
+        depth = self.slippage + self.impacts.get(order.instrument, self.impact) * order.remaining
         counterparty = VENUE_ACCOUNT
         if order.side == "sell":
             price = round_down(mark * (ONE - depth), market.tick_size)
