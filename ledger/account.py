@@ -328,6 +328,9 @@ def isolated_transfer(state: AccountState, command: PostFill, terms: FillTerms, 
         return -max(ZERO, margin - fee), False
     if not terms.increases:
         return ZERO, False
+    if terms.closed and margin < 0:
+        # A flip whose close lost more than the pool had: what the cross pool gave would go to that loss.
+        return ZERO, True
     unit = market.contract_size * command.price
     needed = _initial(brackets, abs(terms.position.size) * unit, terms.position.leverage, quantum) + fee
     if terms.closed:

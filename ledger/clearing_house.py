@@ -213,12 +213,14 @@ class ClearingHouse(Application[str]):
         return evaluate_pool(state.balances.get(pool, {}), self.holdings(state, pool), self.price_of(rules), rules)
 
     def marks_used(self, state: AccountState, pool: str) -> set[str]:
-        """The instruments whose marks value a pool."""
-        valuation = self.rules(state).valuation_asset
+        """The instruments whose marks value a pool; an asset that has no price yet is valued by none."""
+        rules = self.rules(state)
+        price_of = self.price_of(rules)
         used = {key[0] for key, _ in state.positions_of(pool)}
         held = {self.markets[instrument].quote for instrument in used}
         for asset in held.union(state.balances.get(pool, {})):
-            used.update(self.path_of(valuation, asset))
+            if price_of(asset) is not None:
+                used.update(self.path_of(rules.valuation_asset, asset))
         return used
 
     def is_stale(self, instrument: str) -> bool:
@@ -520,7 +522,8 @@ class ClearingHouse(Application[str]):
             tiers=rules.collateral(command.asset), quantum=self.assets[command.asset].quantum)
         self._trigger = Trigger(position=self.position + 1, type=command.TYPE)
         event = accounts.decide_withdraw(
-            state, command, self._stamp, available=available, margin=margin, is_stale=self.is_blocked(state, CROSS),
+            state, command, self._stamp, available=available, margin=margin,
+            is_stale=any(self.is_blocked(state, pool) for pool in state.pools()),
             evidence=lambda: self.evidence(state, CROSS, margin))
         return self._append(f"account:{command.account}", event)
 
