@@ -54,8 +54,8 @@ def select(connection: sqlite3.Connection, table: Table[R], where: Mapping[str, 
 
 def as_fields(row: Any) -> dict[str, Any]:
     """A row as a JSON object, decimals still exact numbers; times as text, evidence as the object that it is."""
-    found = {name: getattr(row, name) for name in _names(type(row))}
-    for name in _times(type(row)):
+    found = {name: getattr(row, name) for name in _names(row.__class__)}
+    for name in _times(row.__class__):
         found[name] = None if found[name] is None else rfc3339(found[name])
     for name in _JSON_COLUMNS.intersection(found):
         found[name] = None if found[name] is None else json.loads(found[name])

@@ -1,0 +1,473 @@
+"""The margin calculator: a portfolio that somebody made up, its marks and a rulebook; what margin says of it.
+
+`answer(bytes)` is contracts section 3 as a function, for the command and for HTTP alike: stateless, nothing is
+recorded. `BadInput` carries the JSON path of every field at fault and what was expected there. The formulas are
+those of the ledger's own decisions (`ledger.risk`), under the same rulebooks. This file never reads a file, a ledger
+or a clock.
+
+Neighbours: `projections.figures` (what is computed), `infra.explanation` (the sentences).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from infra.explanation import explain
+from infra.streams.records import shown
+from ledger.amounts import ONE, ZERO, Number, WireAmount, WirePositive, WirePrice, exact, is_multiple, plain, round_up
+from ledger.commands import Id, MarginMode, PositionSide
+from ledger.postings import CROSS, pool_name
+from ledger.risk.margin import Holding, PoolMargin, Status, evaluate
+from ledger.risk.requirement import with_leverage
+from ledger.rulebook import Rulebook, shipped
+from projections.figures import (
+    PoolFigures,
+    Valuation,
+    free_collateral,
+    loan_to_value,
+    pool_figures,
+    ratio,
+    withdrawable_value,
+)
+
+# A portfolio is a page of text; what is larger was sent here by mistake.
+REQUEST_BYTES_MAX: Final = 1024 * 1024
+# Each position's prices take a search over the whole pool: time grows with the square.
+POSITIONS_MAX: Final = 250
+FAULTS_MAX: Final = 20
+# Assets are not listed here, so their quanta are unknown; requirements that must be rounded are, up to this.
+QUANTUM: Final = Decimal("0.00000001")
+
+_BASE_QUOTE: Final = re.compile(r"([^\s-]+)-([^\s-]+)").fullmatch
+
+
+class InputFault(NamedTuple):
+    """One field at fault: its JSON path (empty for the whole), and what was expected and what came."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class BadInput(Exception):
+    """The input cannot be calculated; every fault that was found, in the order of the fields."""
+
+    def __init__(self, faults: Sequence[InputFault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = list(faults)
+
+
+# --- input -------------------------------------------------------------------------------------------------------
+
+
+class _Input(BaseModel):
+    # Unknown fields are kept, to be named in the explanation: a misspelt `leverage` must not pass unseen.
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+
+class InstrumentInput(_Input):
+    """An instrument's terms, as its `instrument` record gives them; tick and lot size may be left out."""
+
+    instrument: Id
+    base: Id
+    quote: Id
+    contract_type: str = "linear"
+    contract_size: WirePositive = ONE
+    tick_size: WirePositive | None = None
+    lot_size: WirePositive | None = None
+    underlying: Id | None = None
+
+
+class PositionInput(_Input):
+    """A position: its size in contracts, long when positive, and its average entry price."""
+
+    instrument: Id
+    signed_size: WireAmount
+    entry_price: WirePrice
+    margin_mode: MarginMode = "cross"
+    position_side: PositionSide = "net"
+    isolated_margin: WireAmount | None = None
+    leverage: WirePositive | None = None
+
+
+class AccountInput(_Input):
+    """What the account holds: collateral by asset (negative: owed), positions, open orders."""
+
+    collateral: dict[Id, WireAmount]
+    positions: list[PositionInput] = Field(max_length=POSITIONS_MAX)
+    orders: list[dict[str, JsonValue]] = []
+
+
+class MarginInput(_Input):
+    """The whole question."""
+
+    # The name of a shipped one, or a whole one.
+    rulebook: JsonValue
+    instruments: list[InstrumentInput] = []
+    account: AccountInput
+    marks: dict[Id, WirePrice]
+
+
+# --- output ------------------------------------------------------------------------------------------------------
+
+
+class Figures(BaseModel):
+    """The figures of a pool, or of all together; amounts in the valuation asset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    account_equity: Number
+    margin_equity: Number
+    collateral_value: Number
+    unrealised_pnl: Number
+    initial_margin: Number
+    maintenance_margin: Number
+    free_collateral: Number
+    # Of the cross pool: the lesser of free collateral and collateral value; zero below the call line.
+    withdrawable: Number
+    liabilities: Number
+    # Liabilities / collateral value, and the inverse; null for debt without collateral, and without debt.
+    ltv: Number | None
+    health_factor: Number | None
+    margin_ratio: Number | None
+    status: Status
+
+
+class Exposure(BaseModel):
+    """What moves with one underlying: delta in units of it, notionals in the valuation asset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    underlying: str
+    net_delta: Number
+    net_notional: Number
+    gross_notional: Number
+
+
+class PositionAnswer(BaseModel):
+    """A position; figures in the valuation asset are null where its settlement asset has no mark."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    instrument: str
+    signed_size: Number
+    mark: Number
+    notional: Number | None
+    unrealised_pnl: Number | None
+    initial_margin: Number | None
+    maintenance_margin: Number | None
+    liquidation_price: Number | None
+    bankruptcy_price: Number | None
+
+
+class _Named(BaseModel):
+    pool: str
+
+
+class PoolAnswer(Figures, _Named):
+    """A pool on its own: no pool ever pays for another."""
+
+    positions: list[PositionAnswer]
+
+
+class MarginAnswer(Figures):
+    """The whole answer: sums over the pools, the worst of their statuses."""
+
+    exposures: list[Exposure]
+    pools: list[PoolAnswer]
+    explanation: list[str]
+
+
+# --- from bytes to an answer -------------------------------------------------------------------------------------
+
+
+def answer(raw: bytes) -> MarginAnswer:
+    """The answer to a question in JSON; BadInput where it cannot be read."""
+    question = read_question(raw)
+    with exact():
+        portfolio = _Portfolio(question, _rulebook(question))
+        return _answer(portfolio)
+
+
+def read_question(raw: bytes) -> MarginInput:
+    """The question that the bytes hold, its fields each well formed; BadInput names those that are not."""
+    if len(raw) > REQUEST_BYTES_MAX:
+        raise BadInput([InputFault("", f"expected at most {REQUEST_BYTES_MAX} bytes, came {len(raw)} or more")])
+    try:
+        from_json(raw, allow_inf_nan=False)  # bounds the depth, which the next line does not
+        document = json.loads(raw, object_pairs_hook=_object)
+    except ValueError as wrong:
+        raise BadInput([InputFault("", f"expected one JSON object, came no well-formed JSON: {wrong}")]) from None
+    if not isinstance(document, dict):
+        raise BadInput([InputFault("", f"expected one JSON object, came {shown(document)}")])
+    try:
+        return MarginInput.model_validate(document)
+    except ValidationError as invalid:
+        raise BadInput(_faults(invalid)) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {again!r} stands twice in one object")
+    return found
+
+
+def _rulebook(question: MarginInput) -> Rulebook:
+    wanted = question.rulebook
+    if isinstance(wanted, dict):
+        try:
+            return Rulebook.model_validate_json(json.dumps(wanted))
+        except ValidationError as invalid:
+            raise BadInput(_faults(invalid, "rulebook")) from None
+    found = shipped(wanted) if isinstance(wanted, str) else None
+    if found is None:
+        raise BadInput([InputFault("rulebook", "expected the name of a shipped rulebook such as 'house', or a whole "
+                                               f"rulebook, came {shown(wanted)}")])
+    return found
+
+
+# --- faults in words ---------------------------------------------------------------------------------------------
+
+_EXPECTED: Final = {
+    "missing": "a value", "string_type": "a string", "int_type": "a whole number", "bool_type": "true or false",
+    "dict_type": "an object", "model_type": "an object", "model_attributes_type": "an object", "list_type": "a list",
+    "string_pattern_mismatch": "1 to 200 characters other than control characters"}
+
+
+def _faults(invalid: ValidationError, *above: str) -> list[InputFault]:
+    return [InputFault(_path((*above, *error["loc"])), _sentence(error))
+            for error in invalid.errors(include_url=False)[:FAULTS_MAX]]
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part != "[key]":  # pydantic's mark for a fault of a key itself
+            path += f".{part}" if path else part
+    return path
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """What was expected and what came; our own models say it themselves."""
+    if error["msg"].startswith("expected "):
+        return error["msg"]
+    came = "nothing" if error["type"] == "missing" else shown(error["input"])
+    return f"expected {_expectation(error)}, came {came}"
+
+
+def _expectation(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "literal_error":
+            return str(context["expected"])
+        case "too_long":
+            return f"at most {context['max_length']} items"
+        case "extra_forbidden":
+            return "no such field"
+        case kind:
+            return _EXPECTED.get(kind) or f"what the contract says ({error['msg']})"
+
+
+# --- the portfolio -----------------------------------------------------------------------------------------------
+
+
+class _Terms(NamedTuple):
+    """What an instrument is, as far as margin cares."""
+
+    quote: str
+    underlying: str
+    contract_size: Decimal
+
+
+class _Portfolio:
+    """The question made whole: every position with its terms, mark and pool; BadInput where they do not fit."""
+
+    def __init__(self, question: MarginInput, rules: Rulebook) -> None:
+        self.question, self.rules = question, rules
+        self.notes = [*_ignored(question)]
+        self.terms: dict[str, _Terms] = {}
+        self.valuation = Valuation(question.marks, self._path_of)
+        self._pools: dict[str, tuple[dict[str, Decimal], list[Holding]]] = {
+            CROSS: (dict(question.account.collateral), [])}
+        faults = list(self._described())
+        for index, position in enumerate(question.account.positions):
+            faults.extend(self._take(f"account.positions[{index}]", position))
+        if faults:
+            raise BadInput(list(dict.fromkeys(faults))[:FAULTS_MAX])
+        if question.account.orders:
+            self.notes.append(f"Open orders reserve no margin under rulebook {rules.name} {rules.version}.")
+
+    def pools(self) -> Iterator[tuple[str, Mapping[str, Decimal], Sequence[Holding]]]:
+        """(name, balances, holdings) of every pool, cross first."""
+        for name, (balances, holdings) in self._pools.items():
+            yield name, balances, holdings
+
+    def _path_of(self, asset: str) -> Sequence[str] | None:
+        if asset == self.rules.valuation_asset:
+            return ()
+        marks = self.question.marks
+        pair = f"{asset}-{self.rules.valuation_asset}"
+        return (asset,) if asset in marks else (pair,) if pair in marks else None
+
+    def _described(self) -> Iterator[InputFault]:
+        held = {position.instrument for position in self.question.account.positions}
+        for index, row in enumerate(self.question.instruments):
+            path = f"instruments[{index}]"
+            if row.instrument in self.terms:
+                yield InputFault(f"{path}.instrument", f"expected each instrument once, came {row.instrument!r} again")
+            if row.instrument in held and row.contract_type != "linear":
+                yield InputFault(f"{path}.contract_type", f"expected 'linear' in this version, came "
+                                                          f"{shown(row.contract_type)}")
+            self.terms[row.instrument] = _Terms(row.quote, row.underlying or row.base, row.contract_size)
+
+    def _take(self, path: str, position: PositionInput) -> Iterator[InputFault]:
+        """Put a position into its pool, or say why it cannot be."""
+        faults = list(_unsound(path, position, self.question.instruments))
+        name = position.instrument
+        if name not in self.terms:
+            match = _BASE_QUOTE(name)
+            if match is None:
+                faults.append(InputFault(f"{path}.instrument", "expected an instrument of `instruments`, or a linear "
+                                                               f"BASE-QUOTE, came {shown(name)}"))
+            else:
+                self.terms[name] = _Terms(match[2], match[1], ONE)
+        mark = self.question.marks.get(name)
+        if mark is None:
+            faults.append(InputFault(f"marks.{name}", f"expected the mark of {name}, which is held, came nothing"))
+        pool = pool_name(name, position.margin_mode, position.position_side)
+        balances, holdings = self._pools.setdefault(pool, ({}, []))
+        key = (name, position.margin_mode, position.position_side)
+        if any(holding[:3] == key for holding in holdings):
+            faults.append(InputFault(path, f"expected one {position.margin_mode} position {position.position_side} in "
+                                           f"{name}, came another"))
+        if faults or mark is None:
+            yield from faults
+            return
+        terms = self.terms[name]
+        cost = position.signed_size * terms.contract_size * position.entry_price
+        holdings.append(Holding(*key, position.signed_size, cost, mark, ZERO, terms.contract_size, terms.quote,
+                                QUANTUM, position.leverage))
+        if pool != CROSS:
+            balances[terms.quote] = self._isolated_margin(position, abs(cost), terms)
+
+    def _isolated_margin(self, position: PositionInput, notional: Decimal, terms: _Terms) -> Decimal:
+        """What was put beside an isolated position; where not given, its initial margin at the entry price."""
+        if position.isolated_margin is not None:
+            return position.isolated_margin
+        initial, _ = self.rules.requirement(position.instrument).margins(notional)
+        margin = round_up(with_leverage(initial, notional, position.leverage, QUANTUM), QUANTUM)
+        self.notes.append(f"The isolated position in {position.instrument} names no isolated_margin: taken as its "
+                          f"initial margin at the entry price, {plain(margin)} {terms.quote}, beside the collateral.")
+        return margin
+
+
+def _unsound(path: str, position: PositionInput, instruments: Sequence[InstrumentInput]) -> Iterator[InputFault]:
+    size, side = position.signed_size, position.position_side
+    if not size:
+        yield InputFault(f"{path}.signed_size", "expected a size other than 0, came 0")
+    if (side == "long" and size < 0) or (side == "short" and size > 0):
+        yield InputFault(f"{path}.signed_size", f"expected a {'positive' if side == 'long' else 'negative'} size of a "
+                                                f"{side} position, came {plain(size)}")
+    if position.margin_mode == "cross" and position.isolated_margin is not None:
+        yield InputFault(f"{path}.isolated_margin", "expected none for a cross position, came "
+                                                    f"{plain(position.isolated_margin)}")
+    for row in instruments:
+        if row.instrument == position.instrument and row.lot_size and not is_multiple(size, row.lot_size):
+            yield InputFault(f"{path}.signed_size", f"expected a multiple of the lot size {plain(row.lot_size)}, came "
+                                                    f"{plain(size)}")
+
+
+def _ignored(question: MarginInput) -> Iterator[str]:
+    """Fields that the contract does not know: ignored, as it says, but not silently."""
+    account = question.account
+    places: list[tuple[str, BaseModel]] = [("", question), ("account.", account)]
+    places += [(f"account.positions[{index}].", row) for index, row in enumerate(account.positions)]
+    names = [f"{path}{name}" for path, row in places for name in row.model_extra or ()]
+    if names:
+        more = f" and {len(names) - FAULTS_MAX} more" if len(names) > FAULTS_MAX else ""
+        yield f"Fields that are not known were ignored: {', '.join(map(shown, names[:FAULTS_MAX]))}{more}."
+
+
+# --- the answer --------------------------------------------------------------------------------------------------
+
+
+def _answer(portfolio: _Portfolio) -> MarginAnswer:
+    rules, valuation = portfolio.rules, portfolio.valuation
+    pools = [pool_figures(name, balances, holdings, valuation, rules) for name, balances, holdings in portfolio.pools()]
+    overall = evaluate(portfolio, valuation.price_of, rules).status
+    total = _sum([pool.margin for pool in pools])
+    available = sum((_withdrawable(pool) for pool in pools), ZERO)
+    return MarginAnswer(
+        **_figures(total, overall, available), exposures=_exposures(portfolio, pools),
+        pools=[_pool(pool) for pool in pools],
+        explanation=[*explain(pools, portfolio.question.account.collateral, valuation, rules), *portfolio.notes])
+
+
+def _sum(margins: Sequence[PoolMargin]) -> PoolMargin:
+    """The pools' amounts added up."""
+    def total(name: str) -> Decimal:
+        return sum((getattr(margin, name) for margin in margins), ZERO)
+
+    return PoolMargin(
+        account_equity=total("account_equity"), margin_equity=total("margin_equity"),
+        collateral_value=total("collateral_value"), liabilities=total("liabilities"),
+        unrealised_pnl=total("unrealised_pnl"), accrued=ZERO, initial_margin=total("initial_margin"),
+        maintenance_margin=total("maintenance_margin"), unpriced=(), positions=())
+
+
+def _figures(margin: PoolMargin, status: Status, available: Decimal) -> dict[str, Any]:
+    return {
+        "account_equity": margin.account_equity, "margin_equity": margin.margin_equity,
+        "collateral_value": margin.collateral_value, "unrealised_pnl": margin.unrealised_pnl,
+        "initial_margin": margin.initial_margin, "maintenance_margin": margin.maintenance_margin,
+        "free_collateral": free_collateral(margin), "withdrawable": available, "liabilities": margin.liabilities,
+        "ltv": loan_to_value(liabilities=margin.liabilities, collateral_value=margin.collateral_value),
+        "health_factor": ratio(margin.collateral_value, margin.liabilities), "margin_ratio": margin.ratio,
+        "status": status}
+
+
+def _withdrawable(pool: PoolFigures) -> Decimal:
+    """Only the cross pool pays out, and nothing while it is, or would be, called."""
+    return withdrawable_value(pool.margin) if pool.pool == CROSS and pool.status in ("healthy", "warning") else ZERO
+
+
+def _pool(pool: PoolFigures) -> PoolAnswer:
+    rows = []
+    for row in pool.positions:
+        margin = row.margin
+        rows.append(PositionAnswer(
+            instrument=row.holding.instrument, signed_size=row.holding.size, mark=row.holding.mark,
+            notional=margin and margin.notional, unrealised_pnl=margin and margin.unrealised_pnl,
+            initial_margin=margin and margin.initial_margin, maintenance_margin=margin and margin.maintenance_margin,
+            liquidation_price=row.liquidation_price, bankruptcy_price=row.bankruptcy_price))
+    return PoolAnswer(pool=pool.pool, **_figures(pool.margin, pool.status, _withdrawable(pool)), positions=rows)
+
+
+def _exposures(portfolio: _Portfolio, pools: Sequence[PoolFigures]) -> list[Exposure]:
+    """By underlying; positions only, and only those that can be valued."""
+    sums: dict[str, list[Decimal]] = {}
+    for pool in pools:
+        for row in pool.positions:
+            if row.margin is None:
+                continue
+            holding = row.holding
+            found = sums.setdefault(portfolio.terms[holding.instrument].underlying, [ZERO, ZERO, ZERO])
+            found[0] += holding.size * holding.contract_size
+            found[1] += row.margin.notional if holding.size > 0 else -row.margin.notional
+            found[2] += row.margin.notional
+    return [Exposure(underlying=name, net_delta=delta, net_notional=net, gross_notional=gross)
+            for name, (delta, net, gross) in sorted(sums.items())]

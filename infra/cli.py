@@ -1,0 +1,226 @@
+"""The command `clearing`: its entry point, and the commands that run something rather than read a ledger.
+
+Exit codes: 0 done, 1 refused, 2 usage or bad input, 3 mismatch found. Faults are one sentence on standard error
+(`infra.cli_console`). This file never computes a figure: it reads the command line, calls, and prints.
+
+Neighbours: `infra.cli_ingest` and `infra.cli_reports` hold the other commands.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from infra import cli_reports
+from infra.cli_console import (
+    MISMATCH,
+    AsJson,
+    CommandFault,
+    Commands,
+    LedgerPath,
+    Output,
+    Part,
+    Point,
+    open_reader,
+    parse_point,
+    print_json,
+    show,
+    stdout_console,
+)
+from infra.cli_ingest import ingest
+from infra.embedded import LedgerReader
+from ledger.errors import LedgerLocked, LedgerUnreadable
+
+DEMO_LEDGER: Final = Path("demo-ledger.db")
+DIFFERENCES_SHOWN_MAX: Final = 20
+
+app = typer.Typer(
+    name="clearing", cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="An event-sourced clearing ledger: margin, calls, liquidations, proofs. Start with `clearing demo`.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(f"clearing {version('clearing-ledger')}")
+        except PackageNotFoundError:
+            typer.echo("clearing, not installed: run from its sources")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(_: Annotated[bool, typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """What stands before any command."""
+
+
+# --- demo --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+        accounts: Annotated[int, typer.Option("--accounts", metavar="N", min=1, help="How many accounts.")] = 2_000,
+        seed: Annotated[int, typer.Option("--seed", metavar="N", help="What the dice start from.")] = 20190924,
+        ledger: Annotated[Path, typer.Option(
+            "--ledger", metavar="PATH", help="The ledger file to make.")] = DEMO_LEDGER,
+        fresh: Annotated[bool, typer.Option("--fresh", help="Delete the ledger that is there first.")] = False) -> None:
+    """Run a whole ledger in one process on real prices.
+
+    \b
+    Example: clearing demo --accounts 500 --fresh
+    """
+    if ledger.exists():
+        if not fresh:
+            raise CommandFault(f"expected no file at {ledger}, there is one; pass --fresh to delete it first, or "
+                               "--ledger with another name")
+        _discard(ledger)
+    from infra.demo.run import run_demo
+
+    run_demo(ledger, accounts=accounts, seed=seed, console=Console())
+
+
+def _discard(ledger: Path) -> None:
+    """Delete a ledger and what SQLite and the writer keep beside it; nothing that is no ledger, none being written."""
+    try:
+        LedgerReader(ledger).connection.close()
+    except LedgerUnreadable as fault:
+        raise CommandFault(f"--fresh deletes ledgers only: {fault}; delete {ledger} yourself, or pass --ledger with "
+                           "another name") from None
+    lock = Path(f"{ledger}.lock")
+    with suppress(FileNotFoundError), lock.open() as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LedgerLocked(f"{ledger} is being written by {held.read(200).strip() or 'another process'}; expected "
+                               "nobody to write it") from None
+    for path in (ledger, Path(f"{ledger}-wal"), Path(f"{ledger}-shm"), lock):
+        path.unlink(missing_ok=True)
+
+
+# --- ingest, reports ---------------------------------------------------------------------------------------------
+
+app.command()(ingest)
+for _report in (cli_reports.events, cli_reports.account, cli_reports.accounts, cli_reports.calls,
+                cli_reports.statement, cli_reports.journal, cli_reports.markets, cli_reports.funds,
+                cli_reports.record):
+    app.command()(_report)
+
+
+# --- margin ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def margin(
+        file: Annotated[str, typer.Argument(
+            metavar="FILE", help="A portfolio in JSON; - is standard input.", show_default=False)],
+        as_table: Annotated[bool, typer.Option("--table", help="Print tables and sentences, not JSON.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False) -> None:
+    """Calculate the margin of a portfolio; nothing is recorded.
+
+    \b
+    Example: echo '{"rulebook": "house", "account": {"collateral": {"USD": "1000"}, "positions":
+    [{"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]},
+    "marks": {"BTC-USD": "9500"}}' | clearing margin -
+    """
+    from infra.calculator import REQUEST_BYTES_MAX, BadInput, answer
+    from infra.streams.records import open_input
+
+    with open_input(file) as stream:
+        raw = stream.read(REQUEST_BYTES_MAX + 1)
+    try:
+        found = answer(raw)
+    except BadInput as fault:
+        raise CommandFault(f"{file}: " + f"\nError: {file}: ".join(map(str, fault.faults))) from None
+    if not as_table:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    document = found.model_dump()
+    positions = [{"pool": pool["pool"], **row} for pool in document["pools"] for row in pool["positions"]]
+    figures = {"pool": "pool", "status": "status", "account equity": "account_equity",
+               "margin equity": "margin_equity", "IM": "initial_margin", "MM": "maintenance_margin",
+               "ratio": "margin_ratio", "free collateral": "free_collateral", "withdrawable": "withdrawable"}
+    show(Output(), [
+        Part("pools", [*document["pools"], {"pool": "all", **document}], (), figures, ""),
+        Part("positions", positions, (), {
+            "pool": "pool", "instrument": "instrument", "size": "signed_size", "mark": "mark", "notional": "notional",
+            "unrealised PnL": "unrealised_pnl", "IM": "initial_margin", "MM": "maintenance_margin",
+            "liquidation price": "liquidation_price", "bankruptcy price": "bankruptcy_price"}, "No positions."),
+        Part("exposures", document["exposures"], (), {
+            "underlying": "underlying", "net delta": "net_delta", "net notional": "net_notional",
+            "gross notional": "gross_notional"}, "")])
+    for sentence in found.explanation:
+        stdout_console().print(sentence, soft_wrap=True)
+
+
+# --- replay ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def replay(
+        ledger: LedgerPath,
+        until: Annotated[Point | None, typer.Option(
+            "--until", metavar="N|TIME", parser=parse_point, help="Up to this log position or time.")] = None,
+        as_json: AsJson = False) -> None:
+    """Decide everything anew from the facts, and compare.
+
+    \b
+    Example: clearing replay --ledger desk.db
+    """
+    from infra.replay import replay_ledger
+
+    with open_reader(ledger) as reader:
+        last = None if until is None else until.last(reader)
+    with _bar() as tell:
+        report = replay_ledger(ledger, until=last, progress=tell)
+    differences = [{"position": row.position, "kind": row.kind, "expected": row.expected, "came": row.came}
+                   for row in report.differences]
+    if as_json:
+        print_json({"events": report.events, "records": report.records, "decisions": report.decisions,
+                    "root": report.root, "seconds": round(report.seconds, 3), "differences": differences})
+    else:
+        console = stdout_console()
+        rate = int(report.events / report.seconds) if report.seconds else report.events
+        console.print(f"{report.events} events replayed in {report.seconds:.2f} s ({rate} events/s): "
+                      f"{report.records} records, {report.decisions} decisions", soft_wrap=True)
+        console.print(f"root {report.root}", soft_wrap=True)
+        for row in differences[:DIFFERENCES_SHOWN_MAX]:
+            place = "" if row["position"] is None else f"log position {row['position']}: "
+            console.print(f"{place}{row['kind']}: expected {row['expected']}, came {row['came']}", soft_wrap=True)
+        if not differences:
+            console.print("Everything follows from the facts, byte for byte.", soft_wrap=True)
+    if differences:
+        shown = "" if len(differences) <= DIFFERENCES_SHOWN_MAX or as_json else "; --json prints all"
+        raise CommandFault(f"expected nothing to differ, {len(differences)} "
+                           f"{'thing does' if len(differences) == 1 else 'things do'}{shown}", MISMATCH)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None] | None]:
+    """Progress on standard error, where somebody looks at it."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), TextColumn("{task.completed} events"),
+               TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda position, end: progress.update(task, completed=position, total=end)
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app(prog_name="clearing")
+
+
+if __name__ == "__main__":
+    main()
