@@ -103,8 +103,8 @@ def _sentence(fault: Exception) -> tuple[str, int]:
         case OSError():
             return f"the system failed: {fault}; what was committed stays, run the same command again", REFUSED
         case _:
-            return (f"the store failed: {fault}; what was committed stays: see that the disk has room and works, and "
-                    "run the same command again"), REFUSED
+            return (f"the store failed: {fault}; what was committed stays: see that the disk has room and the file may be "
+                    "written, and run the same command again"), REFUSED
 
 
 def _reason(fault: OSError) -> str:
@@ -237,7 +237,7 @@ def reading(ledger: Path, at: int | None, at_position: int | None) -> Iterator[V
 
 
 def _read_models(reader: LedgerReader, until: int | None) -> sqlite3.Connection:
-    """The read models; of a ledger that may not be written to they are built anew in memory, as for an earlier point."""
+    """The read models; those of a ledger that may not be written to are built in memory, as for an earlier point."""
     try:
         return reader.read_models(until=until)
     except sqlite3.OperationalError as fault:

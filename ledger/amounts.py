@@ -194,7 +194,7 @@ def nanoseconds(text: str) -> int:
 def rfc3339(time: int) -> str:
     """Nanoseconds since 1970 as RFC 3339 in `Z`; the fraction without trailing zeros, none when whole."""
     whole, fraction = divmod(time, NANOSECONDS)
-    text = (_EPOCH + timedelta(seconds=whole)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    text = (_EPOCH + timedelta(seconds=whole)).isoformat()[:19]
     return f"{text}.{fraction:09d}".rstrip("0") + "Z" if fraction else text + "Z"
 
 
@@ -221,7 +221,8 @@ class _Time:
     @staticmethod
     def read_text(value: object) -> int:
         if type(value) is int:
-            raise PydanticCustomError("time_string", "expected a time in a string, came {came}", {"came": str(value)[:60]})
+            raise PydanticCustomError("time_string", "expected a time in a string, came {came}",
+                                      {"came": str(value)[:60]})
         return _Time.read(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:

@@ -9,16 +9,16 @@ topic: it is an eventsourcing application over whatever store its environment na
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from eventsourcing.application import Application
 from eventsourcing.persistence import ProcessRecorder
 
 from ledger import account as accounts
 from ledger import asset as assets
-from ledger import insurance_fund, liquidation, margin_call
+from ledger import fill, insurance_fund, liquidation, margin_call
 from ledger import market as markets
 from ledger.account import AccountState, Stamp
 from ledger.amounts import ONE, ZERO, seconds
@@ -62,6 +62,7 @@ from ledger.house import House
 from ledger.insurance_fund import FundState
 from ledger.margin_call import Standing
 from ledger.market import MarketState
+from ledger.nomination import Everybody, Nominator, PoolPlace
 from ledger.postings import CROSS, pool_name, postings
 from ledger.risk.margin import Holding, MarginOrder, PoolMargin, PriceOf, evaluate_pool
 from ledger.rulebook import Rulebook, RulebookState, decide_publish, evolve_rulebook
@@ -70,42 +71,6 @@ from ledger.rulebook import Rulebook, RulebookState, decide_publish, evolve_rule
 # cures somebody for good, so a thousand can only be a loop.
 ROUNDS_MAX: Final = 1_000
 PricePath = tuple[str, ...]
-PoolPlace = tuple[str, str]
-
-
-class Nominator(Protocol):
-    """Says which pools may have crossed a line. It may name too many, never too few."""
-
-    def applied(self, recorded: Recorded, house: ClearingHouse) -> None:
-        """An event was recorded and folded."""
-
-    def rules_changed(self, house: ClearingHouse) -> None:
-        """Another rulebook came into force: every pool may stand elsewhere."""
-
-    def take(self) -> Collection[PoolPlace]:
-        """(account, pool) nominated since last asked, each once."""
-
-
-class Everybody:
-    """The naive nominator: after every event, every pool of every margined account. The book is held to it."""
-
-    def __init__(self) -> None:
-        self._places: list[PoolPlace] = []
-
-    def applied(self, recorded: Recorded, house: ClearingHouse) -> None:
-        """Name everybody."""
-        self._places = [(state.account, pool) for state in house.accounts.values() if state.is_margined
-                        for pool in state.pools()]
-
-    def rules_changed(self, house: ClearingHouse) -> None:
-        """Name everybody."""
-        self._places = [(state.account, pool) for state in house.accounts.values() if state.is_margined
-                        for pool in state.pools()]
-
-    def take(self) -> Collection[PoolPlace]:
-        """Everybody, once after something happened."""
-        places, self._places = self._places, []
-        return places
 
 
 class ClearingHouse(Application[str]):
@@ -398,7 +363,7 @@ class ClearingHouse(Application[str]):
             case PostFill():
                 state, market = self._account(command.account), self._market(command.instrument)
                 self._asset(command.fee_asset or market.quote, "fee_asset")
-                accounts.admit_fill(state, command, market)
+                fill.admit(state, command, market)
             case Deposit() | Withdraw():
                 self._account(command.account)
                 self._asset(command.asset)
@@ -497,14 +462,14 @@ class ClearingHouse(Application[str]):
         state = self.accounts[command.account]
         rules = self.rules(state)
         quantum = self.assets[market.quote].quantum
-        terms = accounts.fill_terms(state, command, market, quantum)
+        terms = fill.terms_of(state, command, market, quantum)
         fee = command.fee if command.fee_asset in (None, market.quote) else ZERO
-        moved, short = accounts.isolated_transfer(state, command, terms, market, quantum=quantum, fee=fee,
+        moved, short = fill.isolated_transfer(state, command, terms, market, quantum=quantum, fee=fee,
                                                   brackets=rules.requirement(command.instrument))
-        flags = accounts.fill_flags(state, command, self._stamp)
+        flags = fill.flags_of(state, command, self._stamp)
         if short:
             flags.append("margin-short")
-        event = accounts.decide_fill(command, self._stamp, terms, market, isolated_margin=moved, flags=flags)
+        event = fill.decide_fill(command, self._stamp, terms, market, isolated_margin=moved, flags=flags)
         if terms.increases and state.is_margined and command.liquidation_order_id is None:
             after = accounts.evolve(state, event)
             margin = self.margin(after, pool_name(*terms.key))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ledger.account import AccountState, Position
-from ledger.clearing_house import ClearingHouse, PoolPlace
+from ledger.clearing_house import ClearingHouse
 from ledger.events import (
     AssetListed,
     FundingIndexMoved,
@@ -24,15 +24,20 @@ from ledger.events import (
     ProvisionalMarkSet,
     Recorded,
 )
+from ledger.market import MarketState
+from ledger.nomination import PoolPlace
 from ledger.postings import pool_name
 from ledger.rulebook import Rulebook
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# A figure summed from increments errs by at most 2^-53 of the largest partial sum each time; the sums are rebuilt
-# before so many increments that the error could reach the tolerance (2^16 x 2^-53 is below 10^-11).
+# A figure summed from increments errs by at most 2^-53 of the largest partial sum each time. So a pool is summed from
+# its rows whenever its account changes, and all pools are before increments could add up to the tolerance: after so
+# many reprices (2^16 x 2^-53 is below 10^-11), and when a mark has moved so far that an error made at the one price
+# might weigh at the other.
 REPRICES_MAX: Final = 1 << 16
+MARK_DRIFT_MAX: Final = 8.0
 RELATIVE_TOLERANCE: Final = 1e-9
 # Bound on notional per maintenance margin that the tolerance allows for (a maintenance rate of 0.1 %).
 NOTIONAL_PER_MAINTENANCE: Final = 1_000.0
@@ -147,6 +152,8 @@ class Book:
         self._priced: dict[str, list[tuple[str, str]]] = {}
         self._dirty: dict[str, None] = {}
         self._mark_times: dict[str, int] = {}
+        # instrument -> its magnitude when all pools were last summed
+        self._anchors: dict[str, float] = {}
         self._reprices = 0
 
     # --- the nominator -------------------------------------------------------------------------------------------
@@ -174,6 +181,7 @@ class Book:
         self._reset()
         for instrument, market in house.markets.items():
             self._mark_times[instrument] = market.mark_time
+            self._anchors[instrument] = _magnitude(market)
         for account in house.accounts:
             self._dirty[account] = None
         self._flush(house)
@@ -199,8 +207,16 @@ class Book:
         was_stale = house.rules().oracle.is_stale(mark_time=before, now=house.log_time)
         self._mark_times[instrument] = market.mark_time
         self._reprices += 1
-        if self._reprices >= REPRICES_MAX:
-            self._sum_anew()
+        anchor, magnitude = self._anchors[instrument], _magnitude(market)
+        if not anchor / MARK_DRIFT_MAX <= magnitude <= anchor * MARK_DRIFT_MAX:
+            # The rows first, the sums from them; what is screened on the way may only be too much.
+            self._reprice(instrument, house, was_stale)
+            self._sum_anew(house)
+        elif self._reprices >= REPRICES_MAX:
+            self._sum_anew(house)
+        self._reprice(instrument, house, was_stale)
+
+    def _reprice(self, instrument: str, house: ClearingHouse, was_stale: bool) -> None:
         for holders in self._holders.get(instrument, {}).values():
             self._reprice_holders(holders, house, was_stale)
         if instrument not in self._priced:
@@ -259,18 +275,38 @@ class Book:
         for index in hits.tolist():
             self._nominated[self._places[index]] = None
 
-    def _sum_anew(self) -> None:
+    def _sum_anew(self, house: ClearingHouse) -> None:
+        """All pools from all rows, and their gross magnitude at the marks of now."""
         self._reprices = 0
-        self._pools[:2] = 0.0
+        self._anchors = {instrument: _magnitude(market) for instrument, market in house.markets.items()}
+        self._pools[:3] = 0.0
         for tables in self._holders.values():
             for holders in tables.values():
-                count = holders.count
-                np.add.at(self._pools[POOL_EQUITY], holders.pool[:count], holders.cells[EQUITY, :count])
-                np.add.at(self._pools[POOL_MAINTENANCE], holders.pool[:count], holders.cells[MAINTENANCE, :count])
-        for rows in self._balances.values():
-            for balances in rows.values():
-                count = balances.count
-                np.add.at(self._pools[POOL_EQUITY], balances.pool[:count], balances.cells[VALUE, :count])
+                rows = holders.cells[:, :holders.count]
+                rows[POSITION_GROSS] = (np.abs(rows[BASIS]) + _slack(holders, house)) * holders.worth
+                for total, column in ((POOL_EQUITY, EQUITY), (POOL_MAINTENANCE, MAINTENANCE),
+                                      (POOL_GROSS, POSITION_GROSS)):
+                    np.add.at(self._pools[total], holders.pool[:holders.count], rows[column])
+        for tables_of_balances in self._balances.values():
+            for balances in tables_of_balances.values():
+                rows = balances.cells[:, :balances.count]
+                rows[BALANCE_GROSS] = np.abs(rows[AMOUNT]) * balances.worth
+                for total, column in ((POOL_EQUITY, VALUE), (POOL_GROSS, BALANCE_GROSS)):
+                    np.add.at(self._pools[total], balances.pool[:balances.count], rows[column])
+
+    def _sum_pool(self, state: AccountState, pool: str, version: str) -> None:
+        """One pool from its rows, so that no error outlives what it came from."""
+        equity = maintenance = gross = 0.0
+        for key, _ in state.positions_of(pool):
+            holders = self._holders[key[0]][version]
+            row = holders.cells[:, holders.rows[state.account, key]].tolist()
+            equity, maintenance, gross = (equity + row[EQUITY], maintenance + row[MAINTENANCE],
+                                          gross + row[POSITION_GROSS])
+        for asset in state.balances.get(pool, ()):
+            balances = self._balances[asset][version]
+            row = balances.cells[:, balances.rows[state.account, pool]].tolist()
+            equity, gross = equity + row[VALUE], gross + row[BALANCE_GROSS]
+        self._pools[:3, self._index[state.account, pool]] = (equity, maintenance, gross)
 
     # --- accounts ------------------------------------------------------------------------------------------------
 
@@ -304,7 +340,10 @@ class Book:
             for pool in old.pools():
                 if pool not in pools:
                     self._release((state.account, pool))
+        moved = old is None or old.positions is not state.positions or old.balances is not state.balances
         for pool in pools:
+            if moved:
+                self._sum_pool(state, pool, version)
             self._set_lines(state, pool, rules)
 
     def _place(self, place: PoolPlace) -> int:
@@ -347,10 +386,7 @@ class Book:
                 self._set_position(state.account, key, position, house, version)
         for key in before:
             if key not in state.positions:
-                holders = self._holders[key[0]][version]
-                row = holders.rows[state.account, key]
-                self._pools[:3, holders.pool[row]] -= holders.cells[EQUITY:, row]
-                holders.remove((state.account, key))
+                self._holders[key[0]][version].remove((state.account, key))
 
     def _set_position(self, account: str, key: tuple[str, str, str], position: Position, house: ClearingHouse,
                       version: str) -> None:
@@ -366,11 +402,8 @@ class Book:
         size = position.size * market.contract_size
         basis = float(position.cost - size * position.funding_index)
         equity, maintenance = holders.contributions(float(size), basis)
-        # Funding is rounded by less than a quantum a position; the magnitude allows for it.
-        slack = float(house.assets[market.quote].quantum) / RELATIVE_TOLERANCE
-        after = (equity, maintenance, (abs(basis) + slack) * holders.worth)
-        self._pools[:3, index] += after - holders.cells[EQUITY:, row]
-        holders.cells[:, row] = (float(size), basis, *after)
+        gross = (abs(basis) + _slack(holders, house)) * holders.worth
+        holders.cells[:, row] = (float(size), basis, equity, maintenance, gross)
 
     def _sync_balances(self, old: AccountState | None, state: AccountState, house: ClearingHouse,
                        version: str) -> None:
@@ -382,11 +415,11 @@ class Book:
                     self._set_balance((state.account, pool), asset, float(amount), house, version)
             for asset in known:
                 if asset not in held:
-                    self._drop_balance((state.account, pool), asset, version)
+                    self._balances[asset][version].remove((state.account, pool))
         for pool, known in before.items():
             if pool not in state.balances:
                 for asset in known:
-                    self._drop_balance((state.account, pool), asset, version)
+                    self._balances[asset][version].remove((state.account, pool))
 
     def _set_balance(self, place: PoolPlace, asset: str, amount: float, house: ClearingHouse, version: str) -> None:
         rows = self._balances.setdefault(asset, {})
@@ -396,17 +429,7 @@ class Book:
             balances.worth = _worth(house, self._rules[version], asset)
         index = self._index[place]
         row = balances.row(place, index)
-        value, gross = balances.contributions(amount), abs(amount) * balances.worth
-        self._pools[POOL_EQUITY, index] += value - balances.cells[VALUE, row]
-        self._pools[POOL_GROSS, index] += gross - balances.cells[BALANCE_GROSS, row]
-        balances.cells[:, row] = (amount, value, gross)
-
-    def _drop_balance(self, place: PoolPlace, asset: str, version: str) -> None:
-        balances = self._balances[asset][version]
-        row, index = balances.rows[place], self._index[place]
-        self._pools[POOL_EQUITY, index] -= balances.cells[VALUE, row]
-        self._pools[POOL_GROSS, index] -= balances.cells[BALANCE_GROSS, row]
-        balances.remove(place)
+        balances.cells[:, row] = (amount, balances.contributions(amount), abs(amount) * balances.worth)
 
     def _set_lines(self, state: AccountState, pool: str, rules: Rulebook) -> None:
         """The two lines that matter in the pool's state: below the lower or at the upper it is nominated."""
@@ -426,6 +449,16 @@ class Book:
 
 def _version(rules: Rulebook) -> str:
     return f"{rules.name}:{rules.version}"
+
+
+def _magnitude(market: MarketState) -> float:
+    """How large the numbers are that a position's value is made of, a contract."""
+    return float(market.mark or 0) + abs(float(market.funding_index))
+
+
+def _slack(holders: Holders, house: ClearingHouse) -> float:
+    """Funding is rounded by less than a quantum a position; the gross magnitude allows for it."""
+    return float(house.assets[house.markets[holders.instrument].quote].quantum) / RELATIVE_TOLERANCE
 
 
 def _worth(house: ClearingHouse, rules: Rulebook, asset: str) -> float:

@@ -73,6 +73,9 @@ class SQLiteRecorder(SQLiteProcessRecorder):
                        **kwargs: Any) -> Sequence[int] | None:
         commit: Commit = kwargs["commit"]
         first = commit.expected + 1
+        # The library begins transactions as readers. One that has read cannot wait for the read models' writer beside
+        # it ("database is locked" at once), so the first statement asks for the right to write, and waits for it.
+        c.execute("UPDATE ledger_head SET id = id WHERE 0")
         c.execute("SELECT COALESCE(MAX(rowid), 0) FROM stored_events")
         end = c.fetchone()[0]
         if end != commit.expected:
@@ -121,8 +124,10 @@ class SQLiteRecorder(SQLiteProcessRecorder):
         remaining = iter(keys)
         with self.datastore.transaction(commit=False) as c:
             while chunk := list(islice(remaining, KEYS_PER_SELECT)):
-                c.execute("SELECT source, kind, record_key, position FROM inbox WHERE (source, kind, record_key) IN "
-                          f"(VALUES {','.join(['(?,?,?)'] * len(chunk))})", [part for key in chunk for part in key])
+                # Joined in this order, each key is one search of the primary key; `IN (VALUES ...)` scans the inbox.
+                c.execute(f"WITH wanted (s, k, r) AS (VALUES {','.join(['(?,?,?)'] * len(chunk))}) "
+                          "SELECT source, kind, record_key, position FROM wanted CROSS JOIN inbox "
+                          "ON source = s AND kind = k AND record_key = r", [part for key in chunk for part in key])
                 found.update(((row[0], row[1], row[2]), row[3]) for row in c.fetchall())
         return found
 
