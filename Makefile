@@ -35,7 +35,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED) ## run a whole ledger in one process on real prices
-	$(BIN)/clearing demo
+	$(BIN)/clearing demo --fresh
 
 test: $(INSTALLED) ## run all tests
 	$(BIN)/python -m pytest
