@@ -9,6 +9,8 @@ Neighbours: `infra.cli_ingest` and `infra.cli_reports` hold the other commands.
 from __future__ import annotations
 
 import fcntl
+import io
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -219,6 +221,9 @@ def _bar() -> Iterator[Callable[[int, int], None] | None]:
 
 def main() -> None:
     """The entry point of the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Ids may hold characters that a terminal cannot show; an escape is better than no answer.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="clearing")
 
 

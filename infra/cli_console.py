@@ -7,11 +7,13 @@ notes and progress to standard error. This file never knows what a single comman
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import sqlite3
 import sys
 import traceback
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
@@ -42,11 +44,12 @@ INTERRUPTED: Final = 130
 
 # A terminal is read by eye; whoever wants all of a million rows wants them in a file.
 TABLE_ROWS_MAX: Final = 200
-# Beyond the end of any log.
-LAST_POSITION: Final = 2**62
+# As many records as can still be compared when each is a column.
 UPRIGHT_ROWS_MAX: Final = 4
 # Wide enough that no table is ever folded where nobody looks at it.
 PIPE_COLUMNS: Final = 10_000
+# Beyond the end of any log.
+LAST_POSITION: Final = 2**62
 
 
 # --- faults ------------------------------------------------------------------------------------------------------
@@ -75,10 +78,11 @@ class Commands(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(DONE) from None
         except KeyboardInterrupt:
-            complain("stopped; whatever was committed stays, and the same command goes on from there")
+            again = ", and the same command goes on from there" if ctx.invoked_subcommand == "ingest" else ""
+            complain(f"stopped; whatever was committed stays{again}")
             raise typer.Exit(INTERRUPTED) from None
-        except (CommandFault, LedgerLocked, LedgerUnreadable, BrokenInvariant, PersistenceError, sqlite3.Error,
-                OSError) as fault:
+        except (CommandFault, LedgerLocked, LedgerUnreadable, BrokenInvariant, PersistenceError, sqlite3.Error, OSError,
+                OverflowError, EOFError, zlib.error) as fault:
             if os.environ.get("CLEARING_TRACEBACK"):
                 traceback.print_exception(fault)
             message, code = _sentence(fault)
@@ -100,11 +104,13 @@ def _sentence(fault: Exception) -> tuple[str, int]:
                     "CLEARING_TRACEBACK=1 where in the code"), MISMATCH
         case FileNotFoundError() | IsADirectoryError() | NotADirectoryError() | PermissionError():
             return f"{fault.filename or 'input'}: expected a file to open, came: {_reason(fault)}", BAD_INPUT
+        case EOFError() | zlib.error() | gzip.BadGzipFile():
+            return f"expected an input that can be read to its end, came: {fault}; get the whole file again", BAD_INPUT
         case OSError():
             return f"the system failed: {fault}; what was committed stays, run the same command again", REFUSED
         case _:
-            return (f"the store failed: {fault}; what was committed stays: see that the disk has room and the file may be "
-                    "written, and run the same command again"), REFUSED
+            return (f"the store failed: {fault}; what was committed stays: see that the disk has room and the file may "
+                    "be written, and run the same command again"), REFUSED
 
 
 def _reason(fault: OSError) -> str:
@@ -256,6 +262,11 @@ class Output(NamedTuple):
     csv: bool = False
     part: str | None = None
 
+    @property
+    def rows_max(self) -> int | None:
+        """As many rows as are worth fetching: for a table one more than it shows, else all."""
+        return None if self.json or self.csv else TABLE_ROWS_MAX + 1
+
 
 class Part(NamedTuple):
     """One table of an answer: its rows, the fields that they have, and which of them a table shows by what heading."""
@@ -369,7 +380,7 @@ def _print_table(console: Console, part: Part, *, is_named: bool) -> None:
     # What still does not fit is left to the terminal to wrap: a figure broken in two is no figure.
     (console if _fits(console, table) else stdout_console(PIPE_COLUMNS)).print(table)
     if len(rows) < len(part.rows):
-        remark(f"The first {len(rows)} of {len(part.rows)} {name}; --json or --csv prints all.")
+        remark(f"Only the first {len(rows)} {name} are shown; --json or --csv prints all.")
 
 
 def _fits(console: Console, table: Table) -> bool:

@@ -75,6 +75,8 @@ def ingest(
     \b
     Example: clearing ingest records.jsonl prices.csv.gz --ledger desk.db --list --venue simulated
     """
+    if files.count(_STANDARD_INPUT) > 1:
+        raise CommandFault("expected - but once, since standard input can be read only once")
     inputs = [_Input(file, source or source_name(file)) for file in files]
     for found in inputs:
         _check(found.path)
@@ -320,4 +322,5 @@ def _tell_rejected(tally: Tally, ledger: Path, *, list_unknown: bool) -> None:
         remark(f"  ... and {rejected - len(tally.rejections)} more")
     remark(f"See them all: clearing events --ledger {ledger} --type record-rejected --type price-rejected")
     if reasons["unknown-instrument"] and not list_unknown:
-        remark("Symbols of a CSV that the ledger does not know are listed with --list.")
+        remark("--list lists the symbols of a CSV that the ledger does not know, before their first prices; those that "
+               "were rejected stay so.")

@@ -98,13 +98,26 @@ def _matching(select: Any, start: int, account: str | None, topics: frozenset[st
         for position, stream, version, topic, state in rows:
             if topics and topic not in topics:
                 continue
-            body = json.loads(state)
+            body = _state(position, state)
             if account is not None and stream != stream_of and body.get("account") != account:
                 continue
-            time, cause = body.pop("time"), body.pop("cause")
+            time, cause = body.pop("time", None), body.pop("cause", None)
             yield json_line({"position": position, "topic": topic, "time": time, "stream": stream,
                              "version": version, "cause": cause, "body": body})
         after = rows[-1][0]
+
+
+def _state(position: int, state: bytes) -> dict[str, Any]:
+    """The JSON object of a row; what cannot be read was not written by a ledger."""
+    try:
+        found = json.loads(state)
+    except ValueError as fault:
+        raise CommandFault(f"log position {position}: expected the JSON of an event, came: {fault}; `clearing replay` "
+                           "finds what differs", MISMATCH) from None
+    if not isinstance(found, dict):
+        raise CommandFault(f"log position {position}: expected a JSON object, came {type(found).__name__}; `clearing "
+                           "replay` finds what differs", MISMATCH)
+    return found
 
 
 # --- accounts ----------------------------------------------------------------------------------------------------
@@ -120,8 +133,9 @@ def accounts(
     Example: clearing accounts --ledger desk.db --status margin-call
     """
     with reading(ledger, at, at_position) as view:
-        rows = _fields(queries.select(view.models, ACCOUNTS, {"status": status}))
-        show(Output(as_json, as_csv), [Part("accounts", rows, ACCOUNTS.columns, {
+        output = Output(as_json, as_csv)
+        rows = _fields(islice(queries.select(view.models, ACCOUNTS, {"status": status}), output.rows_max))
+        show(output, [Part("accounts", rows, ACCOUNTS.columns, {
             "account": "account", "kind": "kind", "status": "status", "margin": "margin_mode", "fills": "fills",
             "last event": "last_event_at", "log position": "log_position"}, "No accounts.")])
 
@@ -265,9 +279,9 @@ def journal(
     with reading(ledger, at, at_position) as view:
         if account is not None:
             _require_account(view, account)
-        first = 0 if start is None else start.first(view.reader)
-        postings = _fields(islice(
-            queries.journal(view.models, account=account, asset=asset, start=first), limit))
+        output, first = Output(as_json, as_csv, part), 0 if start is None else start.first(view.reader)
+        postings = _fields(islice(queries.journal(view.models, account=account, asset=asset, start=first),
+                                  output.rows_max if limit is None else limit))
         for line in postings:
             line["amount"] = Decimal(line["amount"])
             line["event"] = _short(line["topic"])
@@ -280,7 +294,7 @@ def journal(
             Part("trial_balance", _fields(owners), ("owner", "asset", "amount"), {
                 "owner": "owner", "asset": "asset", "amount": "amount"}, "No balances."),
             Part("sums", _fields(sums), queries.Sum._fields, {"asset": "asset", "sum of all owners": "total"}, "")]
-        show(Output(as_json, as_csv, part), parts, head={**view.place(), "balanced": not open_sums})
+        show(output, parts, head={**view.place(), "balanced": not open_sums})
         _judge_balance(open_sums, as_table=not (as_json or as_csv))
 
 
@@ -371,13 +385,14 @@ def record(
                 "message": "message"}, ""),
             Part("with_it", _with_it(view, first["position"]), ("position", "event", "stream"), {
                 "position": "position", "event": "event", "stream": "stream"}, "It caused no other event.")]
+        event = _state(first["position"], state)
         head = {"source": source, "id": name, "outcome": first["outcome"], "reason": first["reason"],
-                "position": first["position"], "topic": topic, "stream": stream, "event": json.loads(state)}
+                "position": first["position"], "topic": topic, "stream": stream, "event": event}
         why = f"\n{first['reason']}: {first['message']}" if first["message"] else ""
         # Of the one outcome that most records have, the title says it all.
         show(Output(as_json, as_csv, part), parts if len(found) > 1 or as_json or as_csv else parts[1:], head=head,
              title=f"Record {name} of {source}: {first['outcome']} at log position {first['position']}, as {topic} in "
-                   f"{stream}{why}\n{state.decode()}")
+                   f"{stream}{why}\n{json_line(event)}")
 
 
 def _outcomes(view: View, source: str, name: str) -> list[dict[str, Any]]:
@@ -411,7 +426,7 @@ def _unknown_record(view: View, source: str, name: str) -> str:
 def _with_it(view: View, position: int) -> list[dict[str, Any]]:
     """The other events of the same record: they stand next to its outcome without a gap."""
     rows = view.reader.rows(max(0, position - 1 - WITH_IT_MAX), 2 * WITH_IT_MAX)
-    causes = {row[0]: json.loads(row[4])["cause"] for row in rows if row[0] <= view.position}
+    causes = {row[0]: _state(row[0], row[4]).get("cause") for row in rows if row[0] <= view.position}
     first = last = position
     while causes.get(first - 1) == causes[position]:
         first -= 1

@@ -139,12 +139,14 @@ class LedgerReader:
 
     def position_at(self, time: int) -> int:
         """The last position recorded at or before a log time."""
-        last = 0
-        for recorded in self.log():
-            if recorded.event.time > time:
-                break
-            last = recorded.position
-        return last
+        low, high = 0, self.connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM stored_events").fetchone()[0]
+        while low < high:  # log time never goes back
+            middle = (low + high + 1) // 2
+            if self.select(middle - 1, 1)[0].event.time <= time:
+                low = middle
+            else:
+                high = middle - 1
+        return int(low)
 
     def read_models(self, *, until: int | None = None,
                     progress: Callable[[int], None] | None = None) -> sqlite3.Connection:

@@ -169,6 +169,8 @@ Number = Annotated[Decimal, _Number(wire=False)]
 
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?Z").fullmatch
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What nanoseconds in 64 bits hold, deadlines that follow a time included.
+TIMES: Final = (datetime(1700, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC))
 NANOSECONDS: Final = 1_000_000_000
 
 
@@ -185,6 +187,8 @@ def nanoseconds(text: str) -> int:
         moment = datetime.fromisoformat(seconds + "+00:00")
     except ValueError as fault:
         raise ValueError(f"expected a time that exists, came {text!r}: {fault}") from None
+    if not TIMES[0] <= moment < TIMES[1]:
+        raise ValueError(f"expected a time from {TIMES[0].year} to before {TIMES[1].year}, came {text!r}")
     delta = moment - _EPOCH
     whole = delta.days * 86_400 + delta.seconds
     return whole * NANOSECONDS + (int(fraction.ljust(9, "0")) if fraction else 0)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
+from typing import Final
 
 from ledger.account import AccountState, OpenCall, Stamp
-from ledger.amounts import NANOSECONDS, plain, rfc3339
+from ledger.amounts import NANOSECONDS, plain, rfc3339, round_down
 from ledger.events import (
     Event,
     Evidence,
@@ -29,6 +30,9 @@ from ledger.postings import CROSS
 from ledger.risk.collateral import amount_to_raise
 from ledger.risk.margin import PoolMargin, PriceOf, above, at_least, below
 from ledger.rulebook import Rulebook
+
+# Ratios in sentences, rounded down, so that one below a level never reads as the level.
+SHOWN: Final = Decimal("0.0001")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +118,7 @@ def _issue(standing: Standing) -> MarginCallIssued:
     deadline = time + rules.calls.deadline_seconds * NANOSECONDS
     ratio = margin.ratio
     wanted = f"add at least {plain(amount)} {asset}" if amount is not None else "add collateral or reduce risk"
-    shown = "negative" if ratio is None else f"{ratio:.4f}"
+    shown = "negative" if ratio is None else plain(round_down(ratio, SHOWN))
     consequence = f"liquidated up to a margin ratio of {plain(rules.thresholds.stop)}"
     message = (f"Account {standing.account.account}, pool {pool}: the margin ratio is {shown}, below the call level "
                f"{plain(rules.thresholds.call)}; {wanted} by {rfc3339(deadline)} to restore "

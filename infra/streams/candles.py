@@ -33,8 +33,8 @@ from ledger.errors import Rejected
 # The rows of one minute are held until it ends. No venue lists as many symbols; a file in which time stands still
 # would otherwise be held whole.
 MINUTE_ROWS_MAX: Final = 100_000
-# The marks of a row and the clock of its minute must still be times of four-digit years.
-TIME_LIMIT: Final = nanoseconds("9999-12-31T23:59:00Z")
+# The marks of a row and the clock of its minute must still be times that a record may have.
+TIME_LIMIT: Final = nanoseconds("2261-12-31T23:59:00Z")
 
 _VOLUME: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 
