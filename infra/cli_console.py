@@ -82,7 +82,7 @@ class Commands(TyperGroup):
             complain(f"stopped; whatever was committed stays{again}")
             raise typer.Exit(INTERRUPTED) from None
         except (CommandFault, LedgerLocked, LedgerUnreadable, BrokenInvariant, PersistenceError, sqlite3.Error, OSError,
-                OverflowError, EOFError, zlib.error) as fault:
+                EOFError, zlib.error) as fault:
             if os.environ.get("CLEARING_TRACEBACK"):
                 traceback.print_exception(fault)
             message, code = _sentence(fault)
