@@ -81,6 +81,8 @@ class Shard:
         self._known: Mapping[InboxKey, int] = {}
         self._positions: dict[tuple[str, int], SourcePosition] = {}
         self._moved: dict[tuple[str, int], int] = {}
+        # Counters of sequenced prices, some of which came before their instrument was listed: see `_counter`.
+        self._unlisted: set[tuple[str, str]] = set()
         # States run ahead of the store within a batch; a fault in between leaves them unusable.
         self._failed = False
 
@@ -94,8 +96,12 @@ class Shard:
         elif settings.get("format") != FORMAT:
             raise LedgerUnreadable(f"expected a ledger of format {FORMAT}, came format {settings.get('format')!r}; "
                                    "a newer version of this software wrote it")
-        with exact():
-            self.house.load(self._log(), progress)
+        try:
+            with exact():
+                self.house.load(self._log(), progress)
+        except (BrokenInvariant, ArithmeticError, LookupError, TypeError, ValueError) as fault:
+            raise LedgerUnreadable(f"log position {self.frontier.size} does not follow from those before it: {fault}; "
+                                   "`clearing replay` finds what differs") from fault
         head = self.store.head()
         if head is None:
             if self.house.position:
@@ -105,6 +111,9 @@ class Shard:
             raise LedgerUnreadable(
                 f"expected {head.position} events with root {head.root.hex()}, came {self.house.position} with root "
                 f"{self.frontier.root().hex()}; `clearing replay` finds where they differ")
+        if (head.log_time, head.frontier) != (self.house.log_time, self.frontier.to_bytes()):
+            raise LedgerUnreadable("the head's log time or frontier is not that of the log; `clearing replay` finds "
+                                   "what differs")
         self._positions = dict(self.store.source_positions())
 
     def _log(self) -> Iterator[Recorded]:
@@ -116,7 +125,10 @@ class Shard:
                     raise LedgerUnreadable(f"log position {row.id}: expected state in bytes, came text; "
                                            "`clearing replay` finds what differs")
                 self.frontier.append(leaf_hash(row.id, stream, row.originator_version, row.topic, row.state))
-                yield Recorded(row.id, stream, row.originator_version, decode(row.topic, row.state))
+                event = decode(row.topic, row.state)
+                if isinstance(event, RecordRejected) and event.known_by == "price":
+                    self._unlisted.add(_counter((event.cause.source, event.known_by, event.key)))
+                yield Recorded(row.id, stream, row.originator_version, event)
             after = rows[-1].id
 
     @property
@@ -176,10 +188,10 @@ class Shard:
             market = self.house.markets.get(command.instrument)
             if market is not None and is_repeated(market, command, place.source):
                 return Outcome("duplicate", market.mark_position)
-            if market is not None and (place.source, command.source) not in market.sequences:
-                # The first of its counter here: it may have been rejected before the instrument was listed.
+            if market is not None and self._unlisted:
+                # It may have been rejected before the instrument was listed, and then stays so.
                 key = cast(InboxKey, _key(delivered))
-                seen = self._keys.get(key) or self.store.known([key]).get(key)
+                seen = self._position_of(key) if _counter(key) in self._unlisted else None
                 if seen is not None:
                     return self._repeated(delivered, seen)
         else:
@@ -201,7 +213,7 @@ class Shard:
         found = self._keys.get(key)
         if found is None:
             found = self._known.get(key)
-            if found is None and key[0] == VENUE_SOURCE:
+            if found is None and (key[0] == VENUE_SOURCE or key[1] == "price"):
                 found = self.store.known([key]).get(key)
         return found
 
@@ -211,8 +223,6 @@ class Shard:
         if key is None:
             raise BrokenInvariant("a rejected record has an identity")
         seen = self._position_of(key)
-        if seen is None and key[1] == "price":
-            seen = self.store.known([key]).get(key)
         if seen is not None:
             return self._repeated(delivered, seen)
         return self._record_rejection(delivered, fault, key)
@@ -224,7 +234,8 @@ class Shard:
             return Outcome("duplicate", position)
         raw = _raw(delivered)
         kind, name, time = _identity(delivered)
-        key = (delivered.place.source, "conflict", f"{name}\x1f{hashlib.sha256(raw).hexdigest()}")
+        spent = _key(delivered)
+        key = (delivered.place.source, "conflict", f"{spent and spent[2]}\x1f{hashlib.sha256(raw).hexdigest()}")
         seen = self._keys.get(key) or self.store.known([key]).get(key)
         if seen is not None:
             return Outcome("duplicate", seen)
@@ -245,6 +256,8 @@ class Shard:
             known_by=cast(Any, key[1]), key=key[2], raw=text, raw_encoding=cast(Any, encoding), raw_bytes=len(raw),
             sha256=hashlib.sha256(raw).hexdigest()))
         self._keys[key] = recorded.position
+        if key[1] == "price":
+            self._unlisted.add(_counter(key))
         return Outcome("rejected", recorded.position, fault.reason)
 
     def _recorded(self, position: int) -> Recorded:
@@ -322,6 +335,11 @@ def _key(delivered: Delivered) -> InboxKey | None:
         return place.source, "id", name
     ordinal = place.line if place.offset is None else place.offset
     return None if ordinal is None else (place.source, "at", f"{place.partition or 0}:{ordinal}")
+
+
+def _counter(key: InboxKey) -> tuple[str, str]:
+    """Which counter a sequenced price belongs to: delivery source, and instrument with price source."""
+    return key[0], key[2].rpartition("\x1f")[0]
 
 
 def _cause(place: Place, command: Command) -> Cause:

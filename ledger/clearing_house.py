@@ -229,6 +229,12 @@ class ClearingHouse(Application[str]):
         where the record cannot be applied.
         """
         self._admit(command)
+        try:
+            return self._handle(command, cause)
+        except Rejected as late:
+            raise BrokenInvariant(f"a record was admitted and then rejected: {late}") from late
+
+    def _handle(self, command: Command, cause: Cause) -> Recorded:
         self._own = getattr(command, "account", None)
         self._stamp = Stamp(self.log_time, cause)
         if command.MOVES_LOG_TIME:
@@ -373,7 +379,7 @@ class ClearingHouse(Application[str]):
                 markets.decide_funding(self._market(command.instrument), command, time=0, cause=self._stamp.cause)
             case ListAsset():
                 assets.decide_list(self.assets.get(command.asset), command, time=0, cause=self._stamp.cause,
-                                   used=self.house.uses(command.asset))
+                                   used=self._is_used(command.asset))
             case ListInstrument():
                 self._asset(command.quote, "quote")
                 markets.decide_list(self.markets.get(command.instrument), command, time=0, cause=self._stamp.cause,
@@ -386,6 +392,10 @@ class ClearingHouse(Application[str]):
                 self._asset(command.asset)
             case PublishRulebook():
                 decide_publish(self.rulebooks, command, self._stamp.cause, self.log_time)
+
+    def _is_used(self, asset: str) -> bool:
+        """Whether anything was posted in an asset, or traded that settles in it."""
+        return self.house.uses(asset) or any(self.markets[traded].quote == asset for traded in self.house.sizes)
 
     def _account(self, account: str) -> AccountState:
         state = self.accounts.get(account)

@@ -26,14 +26,18 @@ def position_key(state: AccountState, command: PostFill) -> PositionKey:
     That of the liquidation order it names, if open; else by its own mode, else that of the only position there is
     on the instrument and side, else by the account's mode. Rejected where the side does not fit the position mode.
     """
-    order = state.order(command.liquidation_order_id)
-    if order is not None and order.instrument == command.instrument:
-        return command.instrument, CROSS if order.pool == CROSS else "isolated", order.position_side
     side = command.position_side or "net"
+    if state.position_mode == "hedge" and command.position_side is None and command.liquidation_order_id is not None:
+        # Its order may have ended meanwhile; such orders close, so a sale was of the long side. Still a fact.
+        side = "long" if command.side == "sell" else "short"
     if (state.position_mode == "net") != (side == "net"):
         raise Rejected("wrong-side", f"position_side of a fill for an account in {state.position_mode} mode: expected "
                        f"{'net' if state.position_mode == 'net' else 'long or short'}, came {side}",
                        field="position_side")
+    # Only now: what is rejected must not hang on an order that this very record's time may end.
+    order = state.order(command.liquidation_order_id)
+    if order is not None and order.instrument == command.instrument:
+        return command.instrument, CROSS if order.pool == CROSS else "isolated", order.position_side
     if command.margin_mode is not None:
         return command.instrument, command.margin_mode, side
     held = [mode for mode in ("cross", "isolated") if (command.instrument, mode, side) in state.positions]
@@ -46,11 +50,12 @@ def admit(state: AccountState, command: PostFill, market: MarketState) -> None:
         raise Rejected("off-lot", f"size: expected a multiple of the lot size {plain(market.lot_size)} of "
                        f"{command.instrument}, came {plain(command.size)}", field="size")
     key = position_key(state, command)
-    if key[2] != "net":
+    if key[2] != "net" and command.liquidation_order_id is None:
         held = state.positions.get(key)
         signed = command.size if command.side == "buy" else -command.size
         after = (held.size if held else ZERO) + signed
-        if after < 0 if key[2] == "long" else after > 0:
+        # Only of fills that close: one that repairs a leg which an order's fill carried through zero is welcome.
+        if signed < 0 and after < 0 if key[2] == "long" else signed > 0 and after > 0:
             raise Rejected("wrong-side", f"size: expected at most the {key[2]} position's "
                            f"{plain(abs(held.size) if held else ZERO)} to be closed, came {plain(command.size)}",
                            field="size")
@@ -81,7 +86,8 @@ def terms_of(state: AccountState, command: PostFill, market: MarketState, quantu
                      quantum=quantum)
         size, cost, realised, rounding = size - closed, part.cost, part.realised_pnl, part.rounding
     opened = signed + closed
-    leverage = command.leverage if command.leverage is not None else held.leverage
+    # A flip is a close and an open, so the new position does not inherit what was chosen for the old.
+    leverage = command.leverage if command.leverage is not None or (closed and opened) else held.leverage
     position = Position(size + opened, cost + opened * market.contract_size * command.price,
                         market.funding_index, leverage if size + opened else None)
     return FillTerms(key, position, abs(closed), realised, rounding, bool(opened))

@@ -30,12 +30,15 @@ class MemoryRecorder(POPOProcessRecorder):
         commit: Commit = kwargs["commit"]
         if len(self._stored_events) != commit.expected:
             raise IntegrityError(f"expected the log to end at {commit.expected}, it ends at {len(self._stored_events)}")
+        end = commit.expected + len(stored_events)
+        if end != commit.head.position:
+            raise IntegrityError(f"expected the log to end at {commit.head.position}, it ends at {end}")
         for before, after in commit.positions:
             if self._positions.get((after.source, after.partition)) != before:
                 raise IntegrityError(f"position of {after.source}[{after.partition}] was moved by another writer")
-        for key, _ in commit.inbox:
-            if key in self._inbox:
-                raise IntegrityError(f"{key} is spent already")
+        spent = {key for key, _ in commit.inbox}
+        if len(spent) != len(commit.inbox) or not spent.isdisjoint(self._inbox):
+            raise IntegrityError(f"a key of {sorted(spent)} is spent already")
 
     def _update_table(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         commit: Commit = kwargs["commit"]

@@ -82,7 +82,7 @@ class SQLiteRecorder(SQLiteProcessRecorder):
             raise IntegrityError(f"expected the log to end at {commit.expected}, it ends at {end}")
         c.executemany(self.insert_events_statement,
                       [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events])
-        c.execute("SELECT MAX(rowid) FROM stored_events")
+        c.execute("SELECT COALESCE(MAX(rowid), 0) FROM stored_events")
         end = c.fetchone()[0]
         if end != commit.head.position:
             raise IntegrityError(f"expected the log to end at {commit.head.position}, it ends at {end}")

@@ -527,8 +527,30 @@ def test_a_leverage_once_chosen_stays_with_the_position_until_it_is_closed() -> 
     assert Decimal(20000) == s.margin("A").initial_margin
 
     s.fill("A", "sell", "20", "10000")
+    assert s.told(FillPosted).position_leverage is None
     s.fill("A", "buy", "10", "10000")
     assert (None, Decimal(2000)) == (s.told(FillPosted).position_leverage, s.margin("A").initial_margin)
+
+
+def test_a_flip_leaves_the_old_positions_leverage_behind() -> None:
+    """Semantics 3: a flip is a close and an open."""
+    s = funded()
+    s.fill("A", "buy", "10", "10000", leverage="10")
+
+    s.fill("A", "sell", "20", "10000")
+
+    assert (Decimal(-10), None) == (s.told(FillPosted).position_size, s.told(FillPosted).position_leverage)
+
+
+def test_a_quantum_is_used_as_soon_as_something_settles_in_it() -> None:
+    """Contracts 1: quantum ... rejected once used; also where nothing was posted in it yet."""
+    s = desk()
+    s.account("A")
+    s.fill("A", "buy", "10", "10000")
+
+    outcome = s.asset("USD", quantum="0.1")
+
+    assert ("rejected", "immutable") == (outcome.kind, outcome.reason)
 
 
 # --- withdrawable ------------------------------------------------------------------------------------------------

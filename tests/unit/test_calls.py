@@ -30,6 +30,7 @@ from ledger.events import (
     MarginCallWithdrawn,
     MarginWarned,
     PriceRecorded,
+    ProvisionalMarkSet,
     RulebookPublished,
     WarningEnded,
 )
@@ -344,18 +345,24 @@ def test_the_call_amount_counts_haircut_tiers_from_the_balance_that_is_there(hel
     assert [Deposited, MarginCallMet] == s.kinds
 
 
-def test_the_call_amount_pays_a_debt_of_its_asset_first_which_is_not_cut() -> None:
+@pytest.mark.parametrize(("owed", "deposit", "amount"), [
+    # 50 EUR are 55 USD and lift by as much; the other 115 take 115 / (1.1 x 0.97) = 107.779...
+    pytest.param("50", "11055", "157.78", id="a debt that is paid back whole"),
+    # Of 1,000 EUR owed 170 / 1.1 = 154.545... are paid back.
+    pytest.param("1000", "12100", "154.55", id="a debt that remains"),
+])
+def test_the_call_amount_pays_a_debt_of_its_asset_first_which_is_not_cut(owed: str, deposit: str,
+                                                                        amount: str) -> None:
     """Semantics 3, 4: liabilities are never haircut; what pays them back is not either."""
     s = many_assets()
     s.account("A")
-    s.deposit("A", "USD", "11055")
-    # A fee of 50 EUR is owed, 55 USD: an equity of 1,000 at 9,000 again.
-    s.fill("A", "buy", "10", "10000", fee="50", fee_asset="EUR")
+    s.deposit("A", "USD", deposit)
+    # The fee is owed, so that the equity is 1,000 at 9,000 again.
+    s.fill("A", "buy", "10", "10000", fee=owed, fee_asset="EUR")
     s.price("BTC-USD", "9000")
 
-    # 50 EUR lift by 55; the other 115 take 115 / (1.1 x 0.97) = 107.779...
-    assert Decimal("157.78") == s.told(MarginCallIssued).eligible["EUR"]
-    s.deposit("A", "EUR", "157.77")
+    assert Decimal(amount) == s.told(MarginCallIssued).eligible["EUR"]
+    s.deposit("A", "EUR", f"{Decimal(amount) - Decimal('0.01')}")
     assert [Deposited] == s.kinds
     s.deposit("A", "EUR", "0.01")
     assert [Deposited, MarginCallMet] == s.kinds
@@ -409,6 +416,25 @@ def test_an_isolated_pool_is_called_in_its_settlement_asset() -> None:
     assert [Deposited] == s.kinds
 
 
+def test_an_isolated_pool_that_settles_in_another_asset_is_called_in_that() -> None:
+    """Semantics 3, 4: `call_amount` is of an asset that the pool can hold."""
+    s = many_assets()
+    s.instrument("SOL-BTC")
+    s.price("SOL-BTC", "0.01")
+    s.account("A")
+    s.deposit("A", "BTC", "2")
+    # 1 BTC of notional: 4 % and 2 % of the default row, so 0.04 BTC of margin.
+    s.fill("A", "buy", "100", "0.01", instrument="SOL-BTC", margin_mode="isolated")
+
+    # 0.04 are 0.038 after the haircut, less 0.015 is 0.023 on 0.0197, a ratio of 1.17; 0.02561 are wanted, so
+    # 0.00261 / 0.95 = 0.002747368...
+    s.price("SOL-BTC", "0.00985")
+
+    call = s.told(MarginCallIssued)
+    assert ("isolated:SOL-BTC:net", "BTC", Decimal("0.00274737")) == (call.pool, call.call_asset, call.call_amount)
+    assert {"BTC": Decimal("0.00274737")} == call.eligible
+
+
 # --- how it ends -------------------------------------------------------------------------------------------------
 
 
@@ -444,6 +470,25 @@ def test_a_record_of_another_account_meets_no_call() -> None:
 
     assert [Deposited] == s.kinds
     assert s.state("A").calls
+
+
+def test_a_mark_that_another_accounts_fill_sets_withdraws_a_call() -> None:
+    """Semantics 3, 4: a fill before any mark values its instrument; *withdrawn* (a mark does), since it is no record
+    of the account."""
+    s = many_assets()
+    s.account("A")
+    s.deposit("A", "NEW", "100")
+    s.deposit("A", "USD", "11000")
+    s.fill("A", "buy", "10", "10000")
+    s.price("BTC-USD", "9000")
+    assert [PriceRecorded, MarginCallIssued] == s.kinds
+    s.account("B")
+    s.deposit("B", "USD", "1000")
+
+    # 100 NEW at 5 are 500, and 400 after the haircut of the default row.
+    s.fill("B", "buy", "1", "5", instrument="NEW-USD")
+
+    assert [ProvisionalMarkSet, FillPosted, MarginCallWithdrawn, WarningEnded] == s.kinds
 
 
 @pytest.mark.parametrize(("amount", "decisions"), [
@@ -486,6 +531,20 @@ def test_a_call_expires_at_its_deadline_and_liquidation_starts_even_above_1() ->
     assert s.told(MarginCallExpired).evidence.margin_equity > s.told(MarginCallExpired).evidence.maintenance_margin
     assert (call_position(call.call_id), "deadline") == (
         started.evidence.trigger.position, started.evidence.trigger.type)
+
+
+def test_funding_is_settled_before_a_call_expires() -> None:
+    """Semantics 3: accrual is settled on the account's next event, a deadline's own included."""
+    s = called()
+    # 10 x 0.001 x 9,000 = 90 are owed, which leaves 910 on 900.
+    s.funding("BTC-USD", "0.001")
+    assert [FundingIndexMoved] == s.kinds
+    s.price("BTC-USD", "9000", at="11:00:00")
+
+    s.clock("11:00:00")
+
+    assert [FundingSettled, MarginCallExpired, LiquidationStarted, LiquidationOrderPlaced, ClockMoved] == s.kinds
+    assert Decimal(10910) == s.told(MarginCallExpired).evidence.balances["USD"]
 
 
 def call_position(call_id: str) -> int:

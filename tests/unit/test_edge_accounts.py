@@ -19,6 +19,8 @@ from ledger.events import (
     Event,
     FillPosted,
     FundDrawn,
+    FundMoved,
+    FundMovementRefused,
     LiquidationCompleted,
     LiquidationOrderPlaced,
     LiquidationStarted,
@@ -478,6 +480,19 @@ def test_an_asset_listed_again_may_change_what_values_it_and_is_judged_by_it_at_
     s.asset("BTC", quantum="0.00000001")
 
     assert [AssetListed, LiquidationStarted, LiquidationOrderPlaced] == s.kinds
+
+
+def test_a_fund_pays_out_to_the_last_cent_and_not_beyond() -> None:
+    """Contracts 1: `fund-movement`; issue 2: every refusal is recorded with its reason."""
+    s = desk()
+    s.fund("100")
+
+    refused = s.fund("100.01", kind="withdrawal")
+    assert ("refused", "beyond-fund", Decimal(100)) == (
+        refused.kind, refused.reason, s.told(FundMovementRefused).available)
+    s.fund("100", kind="withdrawal")
+
+    assert ([FundMoved], Decimal(100), Decimal(0)) == (s.kinds, s.told(FundMoved).before, s.told(FundMoved).after)
 
 
 # --- rulebooks ---------------------------------------------------------------------------------------------------

@@ -89,6 +89,19 @@ def many_assets() -> Scenario:
     return s
 
 
+def two_positions(deposit: str) -> Scenario:
+    """Account A is being liquidated with 10 BTC at 9,000 and 150 ETH at 200: maintenance margins of 900 and 300."""
+    s = desk()
+    s.instrument("ETH-USD")
+    s.price("ETH-USD", "200")
+    s.account("A")
+    s.deposit("A", "USD", deposit)
+    s.fill("A", "buy", "10", "10000")
+    s.fill("A", "buy", "150", "200", instrument="ETH-USD")
+    s.price("BTC-USD", "9000")
+    return s
+
+
 # --- the start ---------------------------------------------------------------------------------------------------
 
 
@@ -310,14 +323,7 @@ def test_filling_at_the_limit_ends_at_zero_where_a_position_settles_in_another_a
 
 def test_limits_are_recomputed_after_each_fill() -> None:
     """Semantics 4: recomputed after each fill."""
-    s = desk()
-    s.instrument("ETH-USD")
-    s.price("ETH-USD", "200")
-    s.account("A")
-    s.deposit("A", "USD", "10600")
-    s.fill("A", "buy", "10", "10000")
-    s.fill("A", "buy", "150", "200", instrument="ETH-USD")
-    s.price("BTC-USD", "9000")
+    s = two_positions("10600")
     bitcoin, ether = [event for event in s.happened if isinstance(event, LiquidationOrderPlaced)]
     assert (Decimal(8955), Decimal(199)) == (bitcoin.limit_price, ether.limit_price)
 
@@ -332,11 +338,13 @@ def test_limits_are_recomputed_after_each_fill() -> None:
 
 def test_marks_alone_do_not_move_the_limits() -> None:
     """Semantics 4: recomputed after each fill (docs/decisions: marks alone do not move the quotes, expiry does)."""
-    s = started()
+    s = two_positions("10600")
 
-    s.price("BTC-USD", "8990")
+    # 150 less of equity, and other shares of it.
+    s.price("ETH-USD", "199")
 
     assert [PriceRecorded] == s.kinds
+    assert [Decimal(8955), Decimal(199)] == [event.limit_price for event in s.events(LiquidationOrderPlaced)]
 
 
 # --- the life of an order ----------------------------------------------------------------------------------------
@@ -426,6 +434,16 @@ def test_a_fill_beyond_the_orders_size_is_posted_and_flagged() -> None:
     assert ("buy", Decimal(2), placed.liquidation_id) == (order(s).side, order(s).size, order(s).liquidation_id)
 
 
+def test_a_fill_beyond_what_is_left_of_the_order_is_posted_and_flagged() -> None:
+    """Semantics 4: a fill that exceeds its size is still posted, and flagged: what a part fill left of it."""
+    s = started()
+    fill_order(s, size="4")
+
+    fill_order(s, size="7")
+
+    assert (["order-exceeded"], Decimal(-1)) == (s.told(FillPosted).flags, s.told(FillPosted).position_size)
+
+
 def test_an_order_expires_and_is_quoted_again() -> None:
     """Semantics 4: expiry cancels and, still below the stop line, quotes again."""
     s = started()
@@ -445,6 +463,26 @@ def test_an_order_expires_and_is_quoted_again() -> None:
     assert (Decimal(8920), time_of("10:02:00"), first.liquidation_id) == (
         order(s).limit_price, order(s).expires_at, order(s).liquidation_id)
     assert first.order_id != order(s).order_id
+
+
+def test_an_order_that_expires_is_quoted_anew_alone_before_the_record_is_applied() -> None:
+    """Semantics 2, 4: timers are judged on the state before the record; expiry cancels and quotes again."""
+    s = started("10675")
+    s.instrument("ETH-USD", at="10:00:30")
+    s.price("ETH-USD", "200")
+    # Equity 675 on 900. 225 ETH bought at 198.50 add 337.50 of profit and 450 of maintenance margin, so that BTC's
+    # share stays 675 of 1,012.50 and its order stands; that of ETH is half a minute younger.
+    s.fill("A", "buy", "225", "198.5", instrument="ETH-USD")
+    assert [FillPosted, LiquidationOrderPlaced] == s.kinds
+    # The mark alone moves neither limit, though both would be others by now.
+    s.price("ETH-USD", "199")
+
+    s.deposit("A", "USD", "1", at="10:01:00")
+
+    told = [(type(event), getattr(event, "reason", getattr(event, "instrument", ""))) for event in s.happened]
+    assert [(LiquidationOrderCancelled, "expired"), (LiquidationOrderPlaced, "BTC-USD"), (Deposited, "")] == told[:3]
+    assert [(LiquidationOrderCancelled, "repriced")] * 2 == told[3:5]
+    assert [(LiquidationOrderPlaced, "BTC-USD"), (LiquidationOrderPlaced, "ETH-USD")] == told[5:]
 
 
 def test_a_fill_of_an_expired_order_is_posted_and_flagged() -> None:
@@ -1048,12 +1086,23 @@ def test_where_the_venue_is_worse_than_the_limit_the_funds_account_takes_over_at
         s.state("fund:insurance").kind, s.state("fund:insurance").positions["BTC-USD", "cross", "net"].size)
 
 
-def test_the_venue_fills_at_the_limit_where_its_price_is_the_limit() -> None:
-    """Semantics 4: nothing where *worse* than the limit."""
+@pytest.mark.parametrize(("side", "mark", "deposit"), [
     # An equity of 90: the limit is 9,000 - 9 = 8,991 = 9,000 x 0.999.
-    s = started("10090", scenario=desk(venue=venue("0.001")))
+    pytest.param("buy", "9000", "10090", id="a sale"),
+    # An equity of 110: the limit is 11,000 + 11 = 11,000 x 1.001.
+    pytest.param("sell", "11000", "10110", id="a purchase"),
+])
+def test_the_venue_fills_at_the_limit_where_its_price_is_the_limit(side: str, mark: str, deposit: str) -> None:
+    """Semantics 4: nothing where *worse* than the limit."""
+    s = desk(venue=venue("0.001"))
+    s.account("A")
+    s.deposit("A", "USD", deposit)
+    s.fill("A", side, "10", "10000")
+
+    s.price("BTC-USD", mark)
 
     assert ["A", "venue:simulated"] == [event.account for event in s.happened if isinstance(event, FillPosted)]
+    assert Decimal(0) == s.balance("A")
 
 
 def test_a_bankrupt_account_is_taken_over_at_a_limit_better_than_the_mark() -> None:

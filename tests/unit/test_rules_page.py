@@ -24,7 +24,7 @@ def named() -> list[tuple[str, str]]:
 
 
 @cache
-def tests_of(path: str) -> dict[str, str]:
+def rule_tests(path: str) -> dict[str, str]:
     """Name and docstring of each test of a file."""
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     return {node.name: ast.get_docstring(node) or "" for node in ast.walk(tree)
@@ -34,7 +34,7 @@ def tests_of(path: str) -> dict[str, str]:
 def test_every_test_that_the_page_names_exists() -> None:
     """docs/rules.md: a rule is only held by a test that is there."""
     missing = [f"{path}::{name}" for path, name in named()
-               if not (ROOT / path).is_file() or name not in tests_of(path)]
+               if not (ROOT / path).is_file() or name not in rule_tests(path)]
 
     assert [] == missing
 
@@ -44,7 +44,7 @@ def test_every_test_of_the_rules_stands_on_the_page(path: str) -> None:
     """docs/rules.md: whoever reads the page sees all that holds a rule."""
     on_page = {name for file, name in named() if file == path}
 
-    assert [] == [name for name in tests_of(path) if name not in on_page]
+    assert [] == [name for name in rule_tests(path) if name not in on_page]
 
 
 @pytest.mark.parametrize("path", RULE_FILES)
@@ -52,7 +52,7 @@ def test_every_test_of_the_rules_says_which_rule_it_holds(path: str) -> None:
     """Each docstring quotes its section: `Semantics 4: ...`."""
     rule = re.compile(r"^(Semantics [1-7]|Contracts [12]|Issue 2)[^:]*: ")
 
-    assert [] == [name for name, text in tests_of(path).items() if not rule.match(text)]
+    assert [] == [name for name, text in rule_tests(path).items() if not rule.match(text)]
 
 
 def test_every_rule_of_the_page_names_a_test() -> None:
