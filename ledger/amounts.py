@@ -29,9 +29,10 @@ from pydantic_core import PydanticCustomError, core_schema
 ZERO: Final = Decimal(0)
 ONE: Final = Decimal(1)
 
-# 18 + 18 digits of size, 12 + 18 of price, 18 of contract size and 20 of rate, multiplied, and sums of 10^12 of
-# them: 250 digits hold every exact product this ledger forms. A result that would not fit raises Inexact.
-EXACT: Final = Context(prec=250, traps=[InvalidOperation, DivisionByZero, Overflow, Inexact])
+# Size, contract size and rate have up to 18 + 18 digits, a price 12 + 18, and an asset is valued over two of them: an
+# equity takes up to 210 digits, the product of two that compares ratios 420, the quotient that shares equity out over
+# orders as many again. A thousand hold every exact result this ledger forms; one that would not fit raises Inexact.
+EXACT: Final = Context(prec=1_000, traps=[InvalidOperation, DivisionByZero, Overflow, Inexact])
 
 AMOUNT_LIMIT: Final = Decimal(10) ** 18
 PRICE_MIN: Final = Decimal(10) ** -12

@@ -155,9 +155,10 @@ def decide_publish(state: RulebookState, command: PublishRulebook, cause: Cause,
         rulebook = found
     else:
         rulebook = read_rulebook(command.rulebook)
-    for publication in state.publications:
-        other = publication.rulebook
-        if (other.name, other.version) == (rulebook.name, rulebook.version) and other != rulebook:
+    # The default is in force without a record; what else is shipped may grow and change nothing here.
+    for other in (shipped(DEFAULT_NAME, DEFAULT_VERSION), *(row.rulebook for row in state.publications)):
+        if other is not None and (other.name, other.version) == (rulebook.name, rulebook.version) and (
+                other != rulebook):
             raise Rejected("rulebook", f"rulebook.version: expected a new version, since {rulebook.version} of "
                            f"{rulebook.name!r} is published with other content", field="rulebook.version")
     effective = max(command.time if command.effective is None else command.effective, log_time)

@@ -8,7 +8,10 @@ too many pools, never too few (a property test holds it to evaluating everybody)
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Collection
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -100,10 +103,19 @@ class Holders(Columns):
         self.floors = np.array([float(floor) for floor in requirement.floors])
         self.rates = np.array([float(step[2]) for step in requirement.steps])
         self.deductions = np.array([float(step[3]) for step in requirement.steps])
+        self._scalars = (self.floors.tolist(), self.rates.tolist(), self.deductions.tolist())
         self.mark = self.funding = self.worth = 0.0
 
-    def contributions(self, size: Any, basis: Any) -> tuple[Any, Any]:
-        """(equity, maintenance margin) of positions, in the valuation asset; scalars or columns alike."""
+    def contribution(self, size: float, basis: float) -> tuple[float, float]:
+        """(equity, maintenance margin) of one position: `contributions`, without the price of columns of one row."""
+        floors, rates, deductions = self._scalars
+        notional = abs(size) * self.mark
+        step = bisect_right(floors, notional) - 1
+        return ((size * (self.mark - self.funding) - basis) * self.worth,
+                (notional * rates[step] - deductions[step]) * self.worth)
+
+    def contributions(self, size: Floats, basis: Floats) -> tuple[Floats, Floats]:
+        """(equity, maintenance margin) of positions, in the valuation asset."""
         notional = np.abs(size) * self.mark
         step = np.searchsorted(self.floors, notional, side="right") - 1
         maintenance = notional * self.rates[step] - self.deductions[step]
@@ -120,8 +132,16 @@ class Balances(Columns):
                       for floor, ceiling, kept in rules.collateral(asset).parts]
         self.worth = 0.0
 
-    def contributions(self, amount: Any) -> Any:
-        """Value after haircuts, in the valuation asset; scalars or columns alike."""
+    def contribution(self, amount: float) -> float:
+        """Value of one balance: `contributions`, without the price of columns of one row."""
+        gross = amount * self.worth
+        value = min(gross, 0.0)
+        for floor, ceiling, kept in self.parts:
+            value += min(max(gross - floor, 0.0), ceiling - floor) * kept
+        return value
+
+    def contributions(self, amount: Floats) -> Floats:
+        """Value after haircuts, in the valuation asset."""
         gross = amount * self.worth
         value = np.minimum(gross, 0.0)
         for floor, ceiling, kept in self.parts:
@@ -152,6 +172,8 @@ class Book:
         self._priced: dict[str, list[tuple[str, str]]] = {}
         self._dirty: dict[str, None] = {}
         self._mark_times: dict[str, int] = {}
+        # instrument -> the mark and funding index that its holders' columns stand at
+        self._moved: dict[str, tuple[Decimal | None, Decimal]] = {}
         # instrument -> its magnitude when all pools were last summed
         self._anchors: dict[str, float] = {}
         self._reprices = 0
@@ -206,6 +228,10 @@ class Book:
         before = self._mark_times.get(instrument, 0)
         was_stale = house.rules().oracle.is_stale(mark_time=before, now=house.log_time)
         self._mark_times[instrument] = market.mark_time
+        moved = (market.mark, market.funding_index)
+        if self._moved.get(instrument) == moved and not was_stale:
+            return
+        self._moved[instrument] = moved
         self._reprices += 1
         anchor, magnitude = self._anchors[instrument], _magnitude(market)
         if not anchor / MARK_DRIFT_MAX <= magnitude <= anchor * MARK_DRIFT_MAX:
@@ -401,7 +427,7 @@ class Book:
         market = house.markets[instrument]
         size = position.size * market.contract_size
         basis = float(position.cost - size * position.funding_index)
-        equity, maintenance = holders.contributions(float(size), basis)
+        equity, maintenance = holders.contribution(float(size), basis)
         gross = (abs(basis) + _slack(holders, house)) * holders.worth
         holders.cells[:, row] = (float(size), basis, equity, maintenance, gross)
 
@@ -429,13 +455,13 @@ class Book:
             balances.worth = _worth(house, self._rules[version], asset)
         index = self._index[place]
         row = balances.row(place, index)
-        balances.cells[:, row] = (amount, balances.contributions(amount), abs(amount) * balances.worth)
+        balances.cells[:, row] = (amount, balances.contribution(amount), abs(amount) * balances.worth)
 
     def _set_lines(self, state: AccountState, pool: str, rules: Rulebook) -> None:
         """The two lines that matter in the pool's state: below the lower or at the upper it is nominated."""
         index = self._index[state.account, pool]
         lines, call, running = rules.thresholds, state.calls.get(pool), state.liquidations.get(pool)
-        lower, upper = float(lines.warning), np.nan
+        lower, upper = float(lines.warning), math.nan
         if running is not None:
             lower, upper = 0.0, float(running.stop_level)
         elif call is not None:
@@ -443,8 +469,13 @@ class Book:
         elif pool in state.warned:
             lower, upper = float(lines.call), float(lines.warning_end)
         self._pools[LOWER, index], self._pools[UPPER, index] = lower, upper
-        self._always[index] = pool in state.due or running is not None
-        self._screen(np.array([index], dtype=np.int64), False)
+        always = pool in state.due or running is not None
+        self._always[index] = always
+        # `_screen`, without the price of columns of one row.
+        equity, maintenance, gross = self._pools[:LOWER, index].tolist()
+        tolerance = RELATIVE_TOLERANCE * (abs(equity) + NOTIONAL_PER_MAINTENANCE * maintenance + gross)
+        if always or equity < lower * maintenance + tolerance or equity >= upper * maintenance - tolerance:
+            self._nominated[self._places[index]] = None
 
 
 def _version(rules: Rulebook) -> str:

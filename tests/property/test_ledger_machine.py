@@ -44,6 +44,7 @@ from tests.property.records_strategy import (
     delivered,
     memory_ledger,
     play,
+    rulebook,
     streams,
 )
 
@@ -403,6 +404,48 @@ def test_what_was_sold_beyond_a_long_position_can_be_bought_back() -> None:
 
     assert ["applied", "applied", "applied", "rejected"] == [outcome.kind for outcome in outcomes[-4:]]
     assert {} == shard.house.accounts["a"].positions
+
+
+@pytest.mark.parametrize("quote", ["USD", "BTC", "ETH"], ids=["valued at once", "over one mark", "over two marks"])
+def test_numbers_of_full_length_never_outgrow_exact_arithmetic(quote: str) -> None:
+    """Found by reading: 18 and 18 digits a number, valued over two marks, stopped the writer at the first order."""
+    amount, price = "12345678901234567.123456789012345671", "12345678901.123456789012345673"
+    names = ("a", "b")
+    shard = memory_ledger(Witness(Book()))
+    outcomes = list(shard.ingest(records_of([
+        *({"type": "asset", "asset": asset, "quantum": "0.000000000000000001", "pricing_instrument": priced_by}
+          for asset, priced_by in (("USD", None), ("BTC", "BTC-USD"), ("ETH", "ETH-BTC"))),
+        *({"type": "instrument", "instrument": name, "base": base, "quote": settled, "contract_type": "linear",
+           "tick_size": "0.01", "lot_size": "0.000000000000000001", "contract_size": amount}
+          for name, base, settled in (("BTC-USD", "BTC", "USD"), ("ETH-BTC", "ETH", "BTC"), ("X-USD", "X", quote))),
+        {"type": "rulebook", "rulebook": rulebook("fine", instruments={"*": {"requirement": {
+            "variant": "brackets:1", "brackets": [
+                {"floor": "0", "initial": "0.040000000000000001", "maintenance": "0.020000000000000001"},
+                {"floor": "50000.000000000000000001", "initial": "0.050000000000000003",
+                 "maintenance": "0.030000000000000007"}]}}})},
+        *({**mark(price), "instrument": name} for name in ("BTC-USD", "ETH-BTC", "X-USD")),
+        *({"type": "account", "account": name, "margin_mode": "cross"} for name in names),
+        *({"type": "deposit", "account": name, "asset": asset, "amount": amount} for asset in ("USD", "BTC", "ETH")
+          for name in names),
+        *({**fill("buy", amount, price), "account": name} for name in names),
+        {"type": "funding", "instrument": "X-USD", "rate": "0.012345678901234567"},
+        mark("12345678901.023456789012345671"), mark("11345678900.023456789012345671"), fill("sell", amount, price)])))
+
+    assert {"applied"} == {outcome.kind for outcome in outcomes}
+    assert "clearing.liquidation-order-placed:1" in {topic for _, _, topic, _ in rows_of(shard)}
+    assert [] == replay(MemoryRows(shard)).differences
+
+
+def test_version_of_a_shipped_rulebook_is_taken() -> None:
+    """Decisions name their rulebook by name and version: `house` 1 must not mean two things."""
+    shard = memory_ledger(Book())
+    house, next_house = rulebook("house", 1), rulebook("house", 2, title="another")
+    outcomes = list(shard.ingest(records_of([
+        {"type": "rulebook", "rulebook": {**house, "title": "another"}}, {"type": "rulebook", "rulebook": house},
+        {"type": "rulebook", "rulebook": next_house}, {"type": "rulebook", "rulebook": {**next_house, "title": "x"}}])))
+
+    assert [("rejected", "rulebook"), ("applied", None), ("applied", None), ("rejected", "rulebook")] == [
+        (outcome.kind, outcome.reason) for outcome in outcomes]
 
 
 @given(stream=streams())
