@@ -172,7 +172,7 @@ class Shard:
 
     def _serve(self) -> None:
         """Let the venue answer open orders, one order at a time, until none is left."""
-        if self.venue is None:
+        if self.venue is None or not self.house.open_orders:
             return
         while commands := list(self.venue.serve(self.house)):
             for command in commands:

@@ -136,10 +136,10 @@ class AccountState(NamedTuple):
 
     def pools(self) -> list[str]:
         """Every pool that holds something or is under watch; cross first, then by name."""
-        names = {pool_name(*key) for key in self.positions}
+        names = {pool_name(*key) for key in self.positions if key[1] != CROSS}
         names.update(self.balances, self.warned, self.calls, self.due, self.liquidations)
         names.discard(CROSS)
-        return [CROSS, *sorted(names, key=str.encode)]
+        return [CROSS, *sorted(names, key=str.encode)] if names else [CROSS]
 
     def positions_of(self, pool: str) -> Iterator[tuple[PositionKey, Position]]:
         """The positions that a pool margins."""
@@ -266,17 +266,20 @@ def evolve(state: AccountState | None, event: Event, lines: list[Posting] | None
 def _balances(balances: Mapping[str, Mapping[str, Decimal]], lines: list[Posting],
               positions: Mapping[PositionKey, Position]) -> Mapping[str, Mapping[str, Decimal]]:
     after: dict[str, Mapping[str, Decimal]] = dict(balances)
+    touched: dict[str, dict[str, Decimal]] = {}
     for owner, asset, amount, _, pool in lines:
         if owner == ACCOUNT:
-            held = dict(after.get(pool, NO_MARGIN))
+            held = touched.get(pool)
+            if held is None:
+                after[pool] = touched[pool] = held = dict(after.get(pool, NO_MARGIN))
             balance = held.get(asset, ZERO) + amount
             if balance:
                 held[asset] = balance
             else:
                 held.pop(asset, None)
-            after[pool] = held
-    for pool in [name for name, held in after.items() if not held and name != CROSS]:
-        del after[pool]
+    for pool, held in touched.items():
+        if not held and pool != CROSS:
+            del after[pool]
     return after
 
 

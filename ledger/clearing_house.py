@@ -46,6 +46,7 @@ from ledger.events import (
     Evidence,
     FillPosted,
     InstrumentListed,
+    LiquidationOrderCancelled,
     LiquidationOrderPlaced,
     MarginCallIssued,
     MarkEvidence,
@@ -63,7 +64,7 @@ from ledger.insurance_fund import FundState
 from ledger.margin_call import Standing
 from ledger.market import MarketState
 from ledger.nomination import Everybody, Nominator, PoolPlace
-from ledger.postings import CROSS, pool_name, postings
+from ledger.postings import CROSS, Posting, pool_name, postings
 from ledger.risk.margin import Holding, MarginOrder, PoolMargin, PriceOf, evaluate_pool
 from ledger.rulebook import Rulebook, RulebookState, decide_publish, evolve_rulebook
 
@@ -102,7 +103,8 @@ class ClearingHouse(Application[str]):
         self._paths: dict[tuple[str, str], PricePath | None] = {}
         self._stamp = Stamp(0, Cause(source="", type=""))
         self._own: str | None = None
-        self._trigger = Trigger(position=0, type="")
+        # What tipped the decisions under way: the log position of a record's outcome, and its type.
+        self._trigger = (0, "")
 
     def construct_recorder(self) -> Any:
         """Positions of sources must commit with the events, so only a process recorder will do."""
@@ -218,7 +220,8 @@ class ClearingHouse(Application[str]):
             collateral_value=margin.collateral_value, unrealised_pnl=margin.unrealised_pnl,
             initial_margin=margin.initial_margin, maintenance_margin=margin.maintenance_margin,
             margin_ratio=margin.ratio, balances=dict(sorted(state.balances.get(pool, {}).items())), marks=marks,
-            positions=rows, rulebook=RulebookVersion(name=rules.name, version=rules.version), trigger=self._trigger)
+            positions=rows, rulebook=RulebookVersion(name=rules.name, version=rules.version),
+            trigger=Trigger(position=self._trigger[0], type=self._trigger[1]))
 
     # --- one record ----------------------------------------------------------------------------------------------
 
@@ -235,12 +238,13 @@ class ClearingHouse(Application[str]):
             raise BrokenInvariant(f"a record was admitted and then rejected: {late}") from late
 
     def _handle(self, command: Command, cause: Cause) -> Recorded:
-        self._own = getattr(command, "account", None)
+        # Not getattr: to be asked for a field that it lacks is dear to a model.
+        self._own = vars(command).get("account")
         self._stamp = Stamp(self.log_time, cause)
         if command.MOVES_LOG_TIME:
             self._move_log_time(command.time)
         outcome = self._apply(command)
-        self._trigger = Trigger(position=outcome.position, type=command.TYPE)
+        self._trigger = (outcome.position, command.TYPE)
         self._decide_nominated()
         return outcome
 
@@ -269,7 +273,7 @@ class ClearingHouse(Application[str]):
         order = running.orders.get(name) if running is not None else None
         if not is_call and order is None:
             return
-        self._trigger = Trigger(position=int(name.rpartition("-")[2]), type="deadline")
+        self._trigger = (int(name.rpartition("-")[2]), "deadline")
         # What accrued is settled first, so that positions in the log are known to the event that follows.
         self._settle_funding(state.account)
         standing = self._standing(state.account, pool)
@@ -352,7 +356,8 @@ class ClearingHouse(Application[str]):
     def _settle_funding(self, account: str) -> bool:
         state = self.accounts[account]
         for (instrument, _, _), position in state.positions.items():
-            if self.markets[instrument].funding_index != position.funding_index:
+            index = self.markets[instrument].funding_index
+            if index is not position.funding_index and index != position.funding_index:
                 break
         else:
             return False
@@ -480,12 +485,14 @@ class ClearingHouse(Application[str]):
         if short:
             flags.append("margin-short")
         event = fill.decide_fill(command, self._stamp, terms, market, isolated_margin=moved, flags=flags)
+        lines = postings(event)
+        after = accounts.evolve(state, event, lines)
         if terms.increases and state.is_margined and command.liquidation_order_id is None:
-            after = accounts.evolve(state, event)
             margin = self.margin(after, pool_name(*terms.key))
             if margin.margin_equity < margin.initial_margin:
+                # This flag changes neither the postings nor the state after.
                 event = event.model_copy(update={"flags": [*flags, "initial-margin-breached"]})
-        return self._append(f"account:{command.account}", event)
+        return self._append(f"account:{command.account}", event, lines, after)
 
     def _withdraw(self, command: Withdraw) -> Recorded:
         self._settle_funding(command.account)
@@ -495,7 +502,7 @@ class ClearingHouse(Application[str]):
         available = accounts.withdrawable(
             balance=state.balance(CROSS, command.asset), price=self.price_of(rules)(command.asset), margin=margin,
             tiers=rules.collateral(command.asset), quantum=self.assets[command.asset].quantum)
-        self._trigger = Trigger(position=self.position + 1, type=command.TYPE)
+        self._trigger = (self.position + 1, command.TYPE)
         event = accounts.decide_withdraw(
             state, command, self._stamp, available=available, margin=margin,
             is_stale=any(self.is_blocked(state, pool) for pool in state.pools()),
@@ -504,24 +511,29 @@ class ClearingHouse(Application[str]):
 
     # --- folding -------------------------------------------------------------------------------------------------
 
-    def _append(self, stream: str, event: Event) -> Recorded:
+    def _append(self, stream: str, event: Event, lines: list[Posting] | None = None,
+                after: AccountState | None = None) -> Recorded:
         recorded = Recorded(self.position + 1, stream, self.versions.get(stream, 0) + 1, event)
-        self.fold(recorded)
+        self.fold(recorded, lines, after)
         self.pending.append(recorded)
         self.nominator.applied(recorded, self)
         return recorded
 
-    def fold(self, recorded: Recorded) -> None:
-        """Fold one event of the log into the states; positions and versions must follow on without a gap."""
+    def fold(self, recorded: Recorded, lines: list[Posting] | None = None, after: AccountState | None = None) -> None:
+        """Fold one event of the log into the states; positions and versions must follow on without a gap.
+
+        `lines` and `after` are the event's postings and its account's state after it, where the caller has them.
+        """
         stream, event = recorded.originator_id, recorded.event
         if recorded.position != self.position + 1 or recorded.originator_version != self.versions.get(stream, 0) + 1:
             raise BrokenInvariant(
                 f"expected position {self.position + 1} and version {self.versions.get(stream, 0) + 1} of {stream}, "
                 f"came {recorded.position} and {recorded.originator_version}")
         kind, _, name = stream.partition(":")
-        lines = postings(event)
+        if lines is None:
+            lines = postings(event)
         if kind == "account":
-            self.accounts[name] = accounts.evolve(self.accounts.get(name), event, lines)
+            self.accounts[name] = accounts.evolve(self.accounts.get(name), event, lines) if after is None else after
             self._watch(name, event)
         elif kind == "market":
             self.markets[name] = markets.evolve(self.markets.get(name), event, recorded.position)
@@ -557,7 +569,7 @@ class ClearingHouse(Application[str]):
         elif isinstance(event, LiquidationOrderPlaced):
             heapq.heappush(self._timers, (event.expires_at, event.order_id, account, event.pool))
             self.open_orders[event.order_id] = (account, event.pool)
-        elif hasattr(event, "order_id"):
+        elif isinstance(event, LiquidationOrderCancelled):
             self._forget_closed_order(event.order_id)
 
     def _forget_closed_order(self, order_id: str) -> None:
