@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from eventsourcing.persistence import IntegrityError, StoredEvent
 from eventsourcing.sqlite import (
+    SQLITE3_DEFAULT_LOCK_TIMEOUT,
     SQLiteConnection,
     SQLiteConnectionPool,
     SQLiteCursor,
@@ -29,6 +30,8 @@ from infra.store.commit import Commit, Head, InboxKey, SourcePosition
 # they touch are worth keeping, and rewriting them less often is worth a longer log.
 CACHE_KIBIBYTES: Final = 65_536
 CHECKPOINT_PAGES: Final = 4_096
+# A commit has about ten statements, a look-up of keys one for each number of keys.
+STATEMENTS_KEPT: Final = 64
 # SQLite's bound on variables in one statement is 32,766; three a key.
 KEYS_PER_SELECT: Final = 500
 
@@ -47,12 +50,19 @@ TABLES: Final = (
 
 class _Pool(SQLiteConnectionPool):
     def _create_connection(self) -> SQLiteConnection:
-        connection = super()._create_connection()
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute(f"PRAGMA cache_size=-{CACHE_KIBIBYTES}")
-        cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-        return connection
+        # The library's own connection remembers one statement, so that it prepares all of a commit anew each time.
+        connection = sqlite3.connect(
+            self.db_name, uri=True, check_same_thread=False, isolation_level=None, cached_statements=STATEMENTS_KEPT,
+            timeout=self.lock_timeout or SQLITE3_DEFAULT_LOCK_TIMEOUT)
+        try:
+            for setting in ("journal_mode=WAL", "synchronous=FULL", f"cache_size=-{CACHE_KIBIBYTES}",
+                            f"wal_autocheckpoint={CHECKPOINT_PAGES}"):
+                connection.execute(f"PRAGMA {setting}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        connection.row_factory = sqlite3.Row
+        return SQLiteConnection(sqlite_conn=connection, max_age=self.max_age)
 
 
 class _Datastore(SQLiteDatastore):

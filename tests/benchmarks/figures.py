@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 
@@ -54,27 +55,21 @@ def figure(name: str, unit: str, samples: Sequence[Sample]) -> Figure:
 
 
 def table(figures: Sequence[Figure]) -> Table:
-    """One line a figure and one a peer; `ours / peer` says how many times the peer's value ours is."""
-    shown = Table(title="Figures", title_justify="left")
-    for name in ("figure", "value", "min", "max"):
-        shown.add_column(name, justify="left" if name == "figure" else "right", no_wrap=True)
-    shown.add_column("unit")
-    shown.add_column("beside")
-    shown.add_column("its value", justify="right", no_wrap=True)
-    shown.add_column("ours / peer", justify="right", no_wrap=True)
+    """A line a figure and one a peer; `ours / peer` says how many times the peer's value ours is."""
+    shown = Table(title="Figures", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("figure, and beside it")
+    for name in ("value", "unit", "ours / peer"):
+        shown.add_column(name, justify="left" if name == "unit" else "right", no_wrap=True)
     for row in figures:
-        lines = [(peer, number(value), f"{row.value / value:.3g} x") for peer, value in row.beside.items()]
-        first, *others = lines or [("", "", "")]
-        if lines and row.ratio is not None:
-            first = (*first[:2], f"{row.ratio:.3g} x")
-        shown.add_row(row.name, number(row.value), number(row.min), number(row.max), row.unit, *first,
-                      end_section=not others and not row.also)
-        for at, other in enumerate(others):
-            shown.add_row("", "", "", "", "", *other, end_section=at == len(others) - 1 and not row.also)
-        if row.also:
-            shown.add_row("", "", "", "", "", "[dim]" + ", ".join(
-                f"{name} {value if isinstance(value, str) else number(value)}" for name, value in row.also.items())
-                + "[/dim]", "", "", end_section=True)
+        shown.add_row(f"[bold]{row.name}[/bold]", f"[bold]{number(row.value)}[/bold]", row.unit)
+        for at, (peer, value) in enumerate(row.beside.items()):
+            ratio = row.value / value if at or row.ratio is None else row.ratio
+            shown.add_row(f"  {peer}", number(value), row.unit, number(ratio))
+        remarks = [f"{row.runs} {'run' if row.runs == 1 else 'runs'}"]
+        if row.runs > 1:
+            remarks[0] += f" from {number(row.min)} to {number(row.max)}"
+        remarks += [f"{name} {value if isinstance(value, str) else number(value)}" for name, value in row.also.items()]
+        shown.add_row(f"  [dim]{', '.join(remarks)}[/dim]", end_section=True)
     return shown
 
 
