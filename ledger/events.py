@@ -25,7 +25,6 @@ from ledger.commands import (
     Side,
 )
 
-
 _set: Final = object.__setattr__
 
 
