@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
-from ledger.amounts import ZERO, round_down
+from ledger.amounts import ZERO, round_down, round_towards_zero
 from ledger.risk.open_interest import OpenInterestFraction
 from ledger.risk.transition import Risk, Verdict, transition
 
@@ -60,8 +60,7 @@ Markets = Mapping[str, QuoteMarket]
 
 def notional(size: Decimal, mark: Decimal, quantum: Decimal) -> Decimal:
     """Signed value of a size, truncated towards zero to the quote quantum."""
-    value = round_down(abs(size) * mark, quantum)
-    return -value if size < 0 else value
+    return round_towards_zero(size * mark, quantum)
 
 
 def position_risk(market: QuoteMarket, size: Decimal, quote: Decimal = ZERO, chosen: Decimal = ZERO) -> Risk:
