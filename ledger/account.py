@@ -229,15 +229,16 @@ def decide_settle_funding(state: AccountState, markets: Mapping[str, MarketState
                           stamp: Stamp) -> FundingSettled | None:
     """Settle what every position has accrued; None where no index moved since."""
     items = []
-    for key, position in sorted(state.positions.items()):
+    for key in sorted(state.positions):
         instrument, mode, side = key
-        market = markets[instrument]
-        if market.funding_index == position.funding_index:
+        market, position = markets[instrument], state.positions[key]
+        index = market.funding_index
+        if index is position.funding_index or index == position.funding_index:
             continue
-        due = accrued_funding(state, key, market, assets[market.quote].quantum)
+        due = accrued(size=position.size, contract_size=market.contract_size, index_seen=position.funding_index,
+                      index_now=index, quantum=assets[market.quote].quantum)
         items.append(FundingItem(instrument=instrument, margin_mode=mode, position_side=side,  # type: ignore[arg-type]
-                                 asset=market.quote, index=market.funding_index, payment=due.payment,
-                                 rounding=due.rounding))
+                                 asset=market.quote, index=index, payment=due.payment, rounding=due.rounding))
     if not items:
         return None
     return FundingSettled(time=stamp.time, cause=stamp.cause, account=state.account, items=items)
@@ -254,17 +255,18 @@ def evolve(state: AccountState | None, event: Event, lines: list[Posting] | None
         return AccountState(event.account, 1, event.kind, event.margin_mode, event.position_mode, event.member,
                             event.rulebook, {CROSS: {}}, {})
     changed = _CHANGES.get(type(event))
-    changes = {} if changed is None else changed(state, event)
+    changes: dict[str, Any] = {} if changed is None else changed(state, event)
+    changes["version"] = state.version + 1
     if lines is None:
         lines = postings(event)
     if lines:
-        changes["balances"] = _balances(changes.get("balances", state.balances), lines,
-                                        changes.get("positions", state.positions))
-    return state._replace(version=state.version + 1, **changes)
+        changes["balances"] = _balances(state.balances, lines)
+    # As `_replace` does, at half its price.
+    return AccountState(*map(changes.get, AccountState._fields, state))
 
 
-def _balances(balances: Mapping[str, Mapping[str, Decimal]], lines: list[Posting],
-              positions: Mapping[PositionKey, Position]) -> Mapping[str, Mapping[str, Decimal]]:
+def _balances(balances: Mapping[str, Mapping[str, Decimal]],
+              lines: list[Posting]) -> Mapping[str, Mapping[str, Decimal]]:
     after: dict[str, Mapping[str, Decimal]] = dict(balances)
     touched: dict[str, dict[str, Decimal]] = {}
     for owner, asset, amount, _, pool in lines:

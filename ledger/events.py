@@ -9,7 +9,7 @@ it. This file never decides anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,9 +25,35 @@ from ledger.commands import (
     Side,
 )
 
+_set: Final = object.__setattr__
+
 
 class _Frozen(BaseModel):
+    """What we build ourselves is typed when it is written, so only what is read back from a log is validated."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Every field in declared order, absent ones as None or their default; one that is required and was not given
+    # is undefined, which nothing can encode.
+    _blank: ClassVar[dict[str, Any]] = {}
+
+    if not TYPE_CHECKING:
+
+        @classmethod
+        def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+            cls._blank = {name: field.default for name, field in cls.model_fields.items()}
+
+        def __init__(self, /, **fields: Any) -> None:
+            blank = self._blank
+            values = {**blank, **fields}
+            if len(values) != len(blank):
+                raise TypeError(f"{type(self).__name__} has no field {sorted(fields.keys() - blank.keys())}")
+            _set(self, "__dict__", values)
+            _set(self, "__pydantic_fields_set__", set(fields))
+            _set(self, "__pydantic_extra__", None)
+            _set(self, "__pydantic_private__", None)
+
+        # As of a model without an `__init__` of its own: the validator fills in what it has read, and asks nothing.
+        __init__.__pydantic_base_init__ = True
 
 
 class Cause(_Frozen):

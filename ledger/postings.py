@@ -54,13 +54,13 @@ def pool_name(instrument: str, mode: str, side: str) -> str:
 
 def postings(event: Event) -> list[Posting]:
     """The lines of one event, without those of amount zero; they sum to zero per asset."""
+    if type(event) is FillPosted:
+        return _fill(event)
     return [line for line in _lines(event) if line.amount]
 
 
 def _lines(event: Event) -> list[Posting]:
     match event:
-        case FillPosted():
-            return _fill(event)
         case FundingSettled():
             return _funding(event)
         case Deposited():
@@ -88,18 +88,26 @@ def _lines(event: Event) -> list[Posting]:
 
 
 def _fill(event: FillPosted) -> list[Posting]:
+    # The most frequent event by far, so lines of amount zero are not made in the first place.
+    account, asset = event.account, event.settlement_asset
     pool = pool_name(event.instrument, event.mode, event.position)
-    asset = event.settlement_asset
-    # A fee in another asset than the settlement asset can only come from the cross pool.
-    payer = pool if event.charged_asset == asset else CROSS
-    return [
-        Posting(ACCOUNT, asset, -event.isolated_margin, event.account, CROSS),
-        Posting(ACCOUNT, asset, event.isolated_margin, event.account, pool),
-        Posting(ACCOUNT, asset, event.realised_pnl, event.account, pool),
-        Posting(HOUSE, asset, -(event.realised_pnl + event.rounding)),
-        Posting(ROUNDING, asset, event.rounding),
-        Posting(ACCOUNT, event.charged_asset, -event.fee, event.account, payer),
-        Posting(FEES, event.charged_asset, event.fee)]
+    lines: list[Posting] = []
+    if moved := event.isolated_margin:
+        lines += (Posting(ACCOUNT, asset, -moved, account, CROSS), Posting(ACCOUNT, asset, moved, account, pool))
+    realised, rounding = event.realised_pnl, event.rounding
+    if realised:
+        lines.append(Posting(ACCOUNT, asset, realised, account, pool))
+    if realised or rounding:
+        if taken := realised + rounding:
+            lines.append(Posting(HOUSE, asset, -taken))
+        if rounding:
+            lines.append(Posting(ROUNDING, asset, rounding))
+    if fee := event.fee:
+        charged = event.charged_asset
+        # A fee in another asset than the settlement asset can only come from the cross pool.
+        lines += (Posting(ACCOUNT, charged, -fee, account, pool if charged == asset else CROSS),
+                  Posting(FEES, charged, fee))
+    return lines
 
 
 def _funding(event: FundingSettled) -> list[Posting]:

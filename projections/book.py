@@ -12,12 +12,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ledger.account import AccountState, Position
+from ledger.account import AccountState, Position, PositionKey
 from ledger.clearing_house import ClearingHouse
 from ledger.events import (
     AssetListed,
@@ -46,44 +46,42 @@ RELATIVE_TOLERANCE: Final = 1e-9
 NOTIONAL_PER_MAINTENANCE: Final = 1_000.0
 
 
+def _views(cells: Floats) -> list[memoryview[float]]:
+    return [cast("memoryview[float]", memoryview(column)) for column in cells]
+
+
 class Columns:
-    """Rows of equal columns, kept dense: a removed row's place is taken by the last. Each row belongs to a pool."""
+    """Rows of equal columns; a row keeps its place while it is held. Each row belongs to a pool.
+
+    `views` are the same cells for one row at a time: an index into an array costs several times as much. A free row
+    is all zero and belongs to nobody.
+    """
 
     def __init__(self, width: int) -> None:
         self.count = 0
+        self.free: list[int] = []
         self.pool: Ints = np.zeros(16, dtype=np.int64)
         self.cells: Floats = np.zeros((width, 16))
-        self.rows: dict[Any, int] = {}
-        self.keys: list[Any] = []
+        self.views = _views(self.cells)
 
-    def row(self, key: Any, pool: int) -> int:
-        """The row of a key, made where there is none."""
-        found = self.rows.get(key)
-        if found is not None:
-            return found
-        if self.count == len(self.pool):
-            self.pool = np.concatenate([self.pool, np.zeros_like(self.pool)])
-            self.cells = np.concatenate([self.cells, np.zeros_like(self.cells)], axis=1)
-        row = self.count
-        self.count += 1
-        self.rows[key] = row
-        self.keys.append(key)
+    def take(self, pool: int) -> int:
+        """A row for a pool, all zero."""
+        if self.free:
+            row = self.free.pop()
+        else:
+            if self.count == len(self.pool):
+                self.pool = np.concatenate([self.pool, np.zeros_like(self.pool)])
+                self.cells = np.concatenate([self.cells, np.zeros_like(self.cells)], axis=1)
+                self.views = _views(self.cells)
+            row = self.count
+            self.count += 1
         self.pool[row] = pool
-        self.cells[:, row] = 0.0
         return row
 
-    def remove(self, key: Any) -> None:
-        """Forget a key's row."""
-        row = self.rows.pop(key)
-        last = self.count - 1
-        if row != last:
-            moved = self.keys[last]
-            self.keys[row] = moved
-            self.rows[moved] = row
-            self.pool[row] = self.pool[last]
-            self.cells[:, row] = self.cells[:, last]
-        self.keys.pop()
-        self.count = last
+    def release(self, row: int) -> None:
+        """Give a row back."""
+        self.cells[:, row], self.pool[row] = 0.0, NOBODY
+        self.free.append(row)
 
 
 # Columns of positions and of balances; the last of each is what the row adds to its pool's gross magnitude.
@@ -91,6 +89,8 @@ SIZE, BASIS, EQUITY, MAINTENANCE, POSITION_GROSS = range(5)
 AMOUNT, VALUE, BALANCE_GROSS = range(3)
 # Columns of pools.
 POOL_EQUITY, POOL_MAINTENANCE, POOL_GROSS, LOWER, UPPER = range(5)
+# The column of pools that free rows belong to.
+NOBODY: Final = 0
 
 
 class Holders(Columns):
@@ -149,6 +149,19 @@ class Balances(Columns):
         return value
 
 
+class Entry:
+    """An account in the book: its state as last seen, the rulebook version its rows stand under, and its rows."""
+
+    __slots__ = ("balances", "pools", "positions", "state", "version")
+
+    def __init__(self, state: AccountState, version: str) -> None:
+        self.state, self.version = state, version
+        self.pools: dict[str, int] = {}
+        # position -> (columns, row); pool -> asset -> (columns, row)
+        self.positions: dict[PositionKey, tuple[Holders, int]] = {}
+        self.balances: dict[str, dict[str, tuple[Balances, int]]] = {}
+
+
 class Book:
     """The nominator of a clearing house: see the file's own words."""
 
@@ -157,16 +170,15 @@ class Book:
         self._nominated: dict[PoolPlace, None] = {}
 
     def _reset(self) -> None:
-        self._places: list[PoolPlace] = []
-        self._index: dict[PoolPlace, int] = {}
+        self._places: list[PoolPlace] = [("", "")]
         self._free: list[int] = []
         # A line that does not matter is nan, which no comparison meets.
         self._pools: Floats = np.zeros((5, 16))
+        self._views = _views(self._pools)
         self._always: npt.NDArray[np.bool_] = np.zeros(16, dtype=np.bool_)
         self._holders: dict[str, dict[str, Holders]] = {}
         self._balances: dict[str, dict[str, Balances]] = {}
-        # account -> (its state as last seen, the rulebook version its rows stand under)
-        self._seen: dict[str, tuple[AccountState, str]] = {}
+        self._entries: dict[str, Entry] = {}
         self._rules: dict[str, Rulebook] = {}
         # rulebook version -> its lines: warning, warning end, call, liquidation
         self._lines: dict[str, tuple[float, float, float, float]] = {}
@@ -209,7 +221,7 @@ class Book:
         for account in house.accounts:
             self._dirty[account] = None
         self._flush(house)
-        self._nominated.update(dict.fromkeys(place for place in self._index))
+        self._nominated.update(dict.fromkeys(self.places()))
 
     def take(self) -> Collection[PoolPlace]:
         """The pools nominated since last asked."""
@@ -218,9 +230,13 @@ class Book:
         found, self._nominated = self._nominated, {}
         return found
 
+    def places(self) -> set[PoolPlace]:
+        """All pools that the book keeps."""
+        return {(account, pool) for account, entry in self._entries.items() for pool in entry.pools}
+
     def figures(self, account: str, pool: str) -> tuple[float, float]:
         """(margin equity, maintenance margin) as the columns have them, for comparison."""
-        index = self._index[account, pool]
+        index = self._entries[account].pools[pool]
         return float(self._pools[POOL_EQUITY, index]), float(self._pools[POOL_MAINTENANCE, index])
 
     # --- marks ---------------------------------------------------------------------------------------------------
@@ -310,7 +326,8 @@ class Book:
             upper -= tolerance
             hits = pools[(equity < lower) | (equity >= upper) | self._always.take(pools)]
         for index in hits.tolist():
-            self._nominated[self._places[index]] = None
+            if index != NOBODY:
+                self._nominated[self._places[index]] = None
 
     def _sum_anew(self, house: ClearingHouse) -> None:
         """All pools from all rows, and their gross magnitude at the marks of now."""
@@ -331,21 +348,21 @@ class Book:
                 for total, column in ((POOL_EQUITY, VALUE), (POOL_GROSS, BALANCE_GROSS)):
                     np.add.at(self._pools[total], balances.pool[:balances.count], rows[column])
 
-    def _sum_pool(self, state: AccountState, pool: str, version: str) -> None:
+    def _sum_pool(self, entry: Entry, pool: str) -> None:
         """One pool from its rows, so that no error outlives what it came from."""
         equity = maintenance = gross = 0.0
-        for key, _ in state.positions_of(pool):
-            holders = self._holders[key[0]][version]
-            row = holders.cells[:, holders.rows[state.account, key]].tolist()
-            equity, maintenance, gross = (equity + row[EQUITY], maintenance + row[MAINTENANCE],
-                                          gross + row[POSITION_GROSS])
-        for asset in state.balances.get(pool, ()):
-            balances = self._balances[asset][version]
-            row = balances.cells[:, balances.rows[state.account, pool]].tolist()
-            equity, gross = equity + row[VALUE], gross + row[BALANCE_GROSS]
-        index = self._index[state.account, pool]
-        for column, figure in enumerate((equity, maintenance, gross)):
-            self._pools[column, index] = figure
+        for key, (holders, row) in entry.positions.items():
+            if pool_name(*key) == pool:
+                views = holders.views
+                equity += views[EQUITY][row]
+                maintenance += views[MAINTENANCE][row]
+                gross += views[POSITION_GROSS][row]
+        for balances, row in entry.balances.get(pool, _NONE).values():
+            views = balances.views
+            equity += views[VALUE][row]
+            gross += views[BALANCE_GROSS][row]
+        views, index = self._views, entry.pools[pool]
+        views[POOL_EQUITY][index], views[POOL_MAINTENANCE][index], views[POOL_GROSS][index] = equity, maintenance, gross
 
     # --- accounts ------------------------------------------------------------------------------------------------
 
@@ -358,40 +375,50 @@ class Book:
         """Bring an account's rows up to its state, and screen its pools."""
         rules = house.rules(state)
         version = _version(rules)
-        old, stood = self._seen.get(state.account, (None, version))
-        if old is not None and (stood != version or not state.is_margined):
-            self._forget(old, stood)
-            old = None
+        entry = self._entries.get(state.account)
+        if entry is not None and (entry.version != version or not state.is_margined):
+            self._forget(entry)
+            entry = None
         if not state.is_margined:
             return
+        if entry is None:
+            entry = self._enter(state, version, rules)
+            old = None
+        else:
+            old, entry.state = entry.state, state
+        if old is None or not _has_same_pools(old, state):
+            names = state.pools()
+            for pool in names:
+                if pool not in entry.pools:
+                    entry.pools[pool] = self._place((state.account, pool))
+        else:
+            names = None
+        moved = False
+        if old is None or old.positions is not state.positions:
+            self._sync_positions(entry, old, state, house)
+            moved = True
+        if old is None or old.balances is not state.balances:
+            self._sync_balances(entry, state, house)
+            moved = True
+        if names is not None:
+            for pool in entry.pools.keys() - names:
+                self._release((state.account, pool), entry.pools.pop(pool))
+        for pool, index in entry.pools.items():
+            if moved:
+                self._sum_pool(entry, pool)
+            self._set_lines(state, pool, index, version)
+
+    def _enter(self, state: AccountState, version: str, rules: Rulebook) -> Entry:
         if version not in self._rules:
             self._rules[version] = rules
             lines = rules.thresholds
             self._lines[version] = (float(lines.warning), float(lines.warning_end), float(lines.call),
                                     float(lines.liquidation))
             self._priced.clear()
-        self._seen[state.account] = (state, version)
-        pools = state.pools()
-        for pool in pools:
-            self._place((state.account, pool))
-        if old is None or old.positions is not state.positions:
-            self._sync_positions(old, state, house, version)
-        if old is None or old.balances is not state.balances:
-            self._sync_balances(old, state, house, version)
-        if old is not None:
-            for pool in old.pools():
-                if pool not in pools:
-                    self._release((state.account, pool))
-        moved = old is None or old.positions is not state.positions or old.balances is not state.balances
-        for pool in pools:
-            if moved:
-                self._sum_pool(state, pool, version)
-            self._set_lines(state, pool, version)
+        entry = self._entries[state.account] = Entry(state, version)
+        return entry
 
     def _place(self, place: PoolPlace) -> int:
-        found = self._index.get(place)
-        if found is not None:
-            return found
         if self._free:
             index = self._free.pop()
             self._places[index] = place
@@ -400,101 +427,123 @@ class Book:
             self._places.append(place)
             if index == self._pools.shape[1]:
                 self._pools = np.concatenate([self._pools, np.zeros_like(self._pools)], axis=1)
+                self._views = _views(self._pools)
                 self._always = np.concatenate([self._always, np.zeros_like(self._always)])
         self._pools[:, index] = 0.0
-        self._index[place] = index
         return index
 
-    def _release(self, place: PoolPlace) -> None:
-        self._free.append(self._index.pop(place))
+    def _release(self, place: PoolPlace, index: int) -> None:
+        self._always[index] = False
+        self._free.append(index)
         self._nominated.pop(place, None)
 
-    def _forget(self, state: AccountState, version: str) -> None:
+    def _forget(self, entry: Entry) -> None:
         """Take an account out of the book."""
-        for key in state.positions:
-            self._holders[key[0]][version].remove((state.account, key))
-        for pool, held in state.balances.items():
-            for asset in held:
-                self._balances[asset][version].remove((state.account, pool))
-        for pool in state.pools():
-            self._release((state.account, pool))
-        del self._seen[state.account]
+        for holders, row in entry.positions.values():
+            holders.release(row)
+        for held in entry.balances.values():
+            for balances, row in held.values():
+                balances.release(row)
+        for pool, index in entry.pools.items():
+            self._release((entry.state.account, pool), index)
+        del self._entries[entry.state.account]
 
-    def _sync_positions(self, old: AccountState | None, state: AccountState, house: ClearingHouse,
-                        version: str) -> None:
-        before = {} if old is None else old.positions
+    def _sync_positions(self, entry: Entry, old: AccountState | None, state: AccountState,
+                        house: ClearingHouse) -> None:
+        before = _NO_POSITIONS if old is None else old.positions
         for key, position in state.positions.items():
             if before.get(key) is not position:
-                self._set_position(state.account, key, position, house, version)
-        for key in before:
-            if key not in state.positions:
-                self._holders[key[0]][version].remove((state.account, key))
+                self._set_position(entry, key, position, house)
+        if len(entry.positions) != len(state.positions):
+            for key in [key for key in entry.positions if key not in state.positions]:
+                holders, row = entry.positions.pop(key)
+                holders.release(row)
 
-    def _set_position(self, account: str, key: tuple[str, str, str], position: Position, house: ClearingHouse,
-                      version: str) -> None:
-        instrument = key[0]
-        tables = self._holders.setdefault(instrument, {})
-        holders = tables.get(version)
-        if holders is None:
-            holders = tables[version] = Holders(instrument, self._rules[version])
-            self._set_mark(holders, house)
-        index = self._index[account, pool_name(*key)]
-        row = holders.row((account, key), index)
-        market = house.markets[instrument]
-        size = position.size * market.contract_size
-        basis = float(position.cost - size * position.funding_index)
-        equity, maintenance = holders.contribution(float(size), basis)
-        gross = (abs(basis) + holders.slack) * holders.worth
-        for column, figure in enumerate((float(size), basis, equity, maintenance, gross)):
-            holders.cells[column, row] = figure
+    def _set_position(self, entry: Entry, key: PositionKey, position: Position, house: ClearingHouse) -> None:
+        found = entry.positions.get(key)
+        if found is None:
+            tables = self._holders.setdefault(key[0], {})
+            holders = tables.get(entry.version)
+            if holders is None:
+                holders = tables[entry.version] = Holders(key[0], self._rules[entry.version])
+                self._set_mark(holders, house)
+            row = holders.take(entry.pools[pool_name(*key)])
+            entry.positions[key] = (holders, row)
+        else:
+            holders, row = found
+        exact_size = position.size * house.markets[key[0]].contract_size
+        size, basis = float(exact_size), float(position.cost - exact_size * position.funding_index)
+        views = holders.views
+        views[SIZE][row], views[BASIS][row] = size, basis
+        views[EQUITY][row], views[MAINTENANCE][row] = holders.contribution(size, basis)
+        views[POSITION_GROSS][row] = (abs(basis) + holders.slack) * holders.worth
 
-    def _sync_balances(self, old: AccountState | None, state: AccountState, house: ClearingHouse,
-                       version: str) -> None:
-        before = {} if old is None else old.balances
+    def _sync_balances(self, entry: Entry, state: AccountState, house: ClearingHouse) -> None:
         for pool, held in state.balances.items():
-            known = before.get(pool, {})
+            known = entry.balances.get(pool)
+            if known is None:
+                known = entry.balances[pool] = {}
             for asset, amount in held.items():
-                if known.get(asset) != amount:
-                    self._set_balance((state.account, pool), asset, float(amount), house, version)
-            for asset in known:
-                if asset not in held:
-                    self._balances[asset][version].remove((state.account, pool))
-        for pool, known in before.items():
-            if pool not in state.balances:
-                for asset in known:
-                    self._balances[asset][version].remove((state.account, pool))
+                found = known.get(asset)
+                if found is None:
+                    balances = self._balances_of(asset, entry.version, house)
+                    found = known[asset] = (balances, balances.take(entry.pools[pool]))
+                balances, row = found
+                views, figure = balances.views, float(amount)
+                if views[AMOUNT][row] != figure:
+                    views[AMOUNT][row], views[VALUE][row] = figure, balances.contribution(figure)
+                    views[BALANCE_GROSS][row] = abs(figure) * balances.worth
+            if len(known) != len(held):
+                for asset in [asset for asset in known if asset not in held]:
+                    balances, row = known.pop(asset)
+                    balances.release(row)
+        if len(entry.balances) != len(state.balances):
+            for pool in [pool for pool in entry.balances if pool not in state.balances]:
+                for balances, row in entry.balances.pop(pool).values():
+                    balances.release(row)
 
-    def _set_balance(self, place: PoolPlace, asset: str, amount: float, house: ClearingHouse, version: str) -> None:
-        rows = self._balances.setdefault(asset, {})
-        balances = rows.get(version)
+    def _balances_of(self, asset: str, version: str, house: ClearingHouse) -> Balances:
+        tables = self._balances.setdefault(asset, {})
+        balances = tables.get(version)
         if balances is None:
-            balances = rows[version] = Balances(asset, self._rules[version])
+            balances = tables[version] = Balances(asset, self._rules[version])
             balances.worth = _worth(house, self._rules[version], asset)
-        index = self._index[place]
-        row = balances.row(place, index)
-        for column, figure in enumerate((amount, balances.contribution(amount), abs(amount) * balances.worth)):
-            balances.cells[column, row] = figure
+        return balances
 
-    def _set_lines(self, state: AccountState, pool: str, version: str) -> None:
+    def _set_lines(self, state: AccountState, pool: str, index: int, version: str) -> None:
         """The two lines that matter in the pool's state: below the lower or at the upper it is nominated."""
-        index = self._index[state.account, pool]
-        call, running = state.calls.get(pool), state.liquidations.get(pool)
         lower, warning_end, call_line, liquidation = self._lines[version]
-        upper = math.nan
-        if running is not None:
-            lower, upper = 0.0, float(running.stop_level)
-        elif call is not None:
-            lower, upper = liquidation, float(call.cure_level)
-        elif pool in state.warned:
-            lower, upper = call_line, warning_end
-        self._pools[LOWER, index], self._pools[UPPER, index] = lower, upper
-        always = pool in state.due or running is not None
-        self._always[index] = always
+        upper, always = math.nan, False
+        if pool in state.warned or pool in state.due or state.liquidations or state.calls:
+            call, running = state.calls.get(pool), state.liquidations.get(pool)
+            if running is not None:
+                lower, upper = 0.0, float(running.stop_level)
+            elif call is not None:
+                lower, upper = liquidation, float(call.cure_level)
+            elif pool in state.warned:
+                lower, upper = call_line, warning_end
+            always = pool in state.due or running is not None
+        views = self._views
+        views[LOWER][index], views[UPPER][index] = lower, upper
+        if always or self._always[index]:
+            self._always[index] = always
         # `_screen`, without the price of columns of one row.
-        equity, maintenance, gross = self._pools[:LOWER, index].tolist()
-        tolerance = RELATIVE_TOLERANCE * (abs(equity) + NOTIONAL_PER_MAINTENANCE * maintenance + gross)
+        equity, maintenance = views[POOL_EQUITY][index], views[POOL_MAINTENANCE][index]
+        tolerance = RELATIVE_TOLERANCE * (abs(equity) + NOTIONAL_PER_MAINTENANCE * maintenance
+                                          + views[POOL_GROSS][index])
         if always or equity < lower * maintenance + tolerance or equity >= upper * maintenance - tolerance:
             self._nominated[self._places[index]] = None
+
+
+_NONE: Final[dict[str, tuple[Balances, int]]] = {}
+_NO_POSITIONS: Final[dict[PositionKey, Position]] = {}
+
+
+def _has_same_pools(old: AccountState, state: AccountState) -> bool:
+    """Whether two states have the same pools for sure: what `AccountState.pools` looks at has not changed."""
+    return (old.warned is state.warned and old.calls is state.calls and old.due is state.due
+            and old.liquidations is state.liquidations and old.positions.keys() == state.positions.keys()
+            and old.balances.keys() == state.balances.keys())
 
 
 def _version(rules: Rulebook) -> str:
