@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from ledger.amounts import exact
 from ledger.risk.shortage import (
     Leg,
     asset_for_debt,
@@ -212,18 +211,10 @@ def perp_liquidation(case: Case) -> Mapping[str, Any]:
     return {name: found[name] for name in case["expected"] if name in found}
 
 
-def _exactly(read: Callable[[Case], Mapping[str, Any]]) -> Callable[[Case], Mapping[str, Any]]:
-    def within(case: Case) -> Mapping[str, Any]:
-        with exact():
-            return read(case)
-
-    return within
-
-
-KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {kind: _exactly(read) for kind, read in {
+KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
     "account_margin": account_margin_figures, "user_equity": user_equity, "position_margin": position_margin,
     "spot_weight": spot_weight, "asset_transfer": asset_transfer, "liability_from_asset": liability_from_asset,
     "liability_transfer": liability_transfer, "liquidation_fee": liquidation_fee,
     "max_pct_to_liquidate": max_pct_to_liquidate, "perp_close_size": perp_close_size, "perp_if_fee": perp_if_fee,
     "spot_if_fee": spot_if_fee, "socialize_perp_loss": socialize_perp_loss, "socialize_spot_loss": socialize_spot_loss,
-    "perp_liquidation": perp_liquidation}.items()}
+    "perp_liquidation": perp_liquidation}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from ledger.amounts import exact
 from ledger.risk.deleveraging import NotDeleverable, deleverage, deleveraging_price
 from ledger.risk.fillable import (
     FillableRule,
@@ -233,15 +232,7 @@ def update_check(case: Case) -> Mapping[str, Any]:
     return {"success": all(verdict == "success" for verdict in verdicts), "results": list(verdicts)}
 
 
-def _exactly(read: Callable[[Case], Mapping[str, Any]]) -> Callable[[Case], Mapping[str, Any]]:
-    def within(case: Case) -> Mapping[str, Any]:
-        with exact():
-            return read(case)
-
-    return within
-
-
-KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {kind: _exactly(read) for kind, read in {
+KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
     "account_risk": account_risk, "bankruptcy_price": bankruptcy_price, "boundary": boundary,
     "can_deleverage": can_deleverage, "deleverage": deleveraging, "fillable_price": fillable,
     "funding_clamp": funding_clamp, "funding_settlement": funding_settlement, "initial_margin": initial_margin,
@@ -249,4 +240,4 @@ KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {kind: _exactly(read) fo
     "liquidatable_notional": liquidatable_notional, "liquidation_fills": liquidation_fills,
     "liquidation_size": liquidation_size, "maintenance_ratio": maintenance_ratio, "notional": notional_value,
     "oi_imf": oi_imf, "position_margin": position_margin, "risk_order": risk_order, "transition": transition_result,
-    "update_check": update_check}.items()}
+    "update_check": update_check}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from ledger.amounts import ONE, ZERO, exact
+from ledger.amounts import ONE, ZERO
 from ledger.risk.health import (
     HealthAccount,
     HealthPerp,
@@ -129,14 +129,6 @@ def bankruptcy(case: Case) -> Mapping[str, Any]:
             "liqor_insurance": end.fund_paid, "socialized_loss": end.socialised}
 
 
-def _exactly(read: Callable[[Case], Mapping[str, Any]]) -> Callable[[Case], Mapping[str, Any]]:
-    def within(case: Case) -> Mapping[str, Any]:
-        with exact():
-            return read(case)
-
-    return within
-
-
-KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {kind: _exactly(read) for kind, read in {
+KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
     "health": health_figure, "perp_liquidation": perp_liquidation, "token_liquidation": token_liquidation,
-    "bankruptcy": bankruptcy}.items()}
+    "bankruptcy": bankruptcy}

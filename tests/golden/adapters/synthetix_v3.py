@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from ledger.amounts import exact
 from ledger.risk.skew import KeeperReward, SkewMargins, SkewPosition, fill_price, skew_figures
 
 Case = Mapping[str, Any]
@@ -57,13 +56,5 @@ def order_margin(case: Case) -> Mapping[str, Any]:
     return {name: found[name] for name in case["expected"] if name in found}
 
 
-def _exactly(read: Callable[[Case], Mapping[str, Any]]) -> Callable[[Case], Mapping[str, Any]]:
-    def within(case: Case) -> Mapping[str, Any]:
-        with exact():
-            return read(case)
-
-    return within
-
-
-KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {kind: _exactly(read) for kind, read in {
-    "account": account, "fill_price": filled_at, "order_margin": order_margin}.items()}
+KINDS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
+    "account": account, "fill_price": filled_at, "order_margin": order_margin}
