@@ -1,6 +1,6 @@
 """Margins that grow with a position's share of its market's depth, and prices that move with its skew.
 
-Variants `skew-linear:1` (requirement), `size-linear:1` (collateral), `keeper-reward:1` (what a liquidation costs).
+Variants `skew-linear:1` (requirement), `size-discount:1` (collateral), `keeper-reward:1` (what a liquidation costs).
 The skew is the sum of all signed sizes; the skew scale is how deep a market is said to be. This file knows no
 accounts but the one it is given.
 """
@@ -58,7 +58,7 @@ class SizeDiscount(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    variant: Literal["size-linear:1"]
+    variant: Literal["size-discount:1"]
     skew_scale: WirePositive
     scalar: Factor
     lower: Fraction

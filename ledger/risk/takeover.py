@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from ledger.amounts import ZERO, divide_down, round_down, round_up
+from pydantic import BaseModel, ConfigDict, Field
+
+from ledger.amounts import ZERO, Fraction, WirePositive, divide_down, round_down, round_up
 from ledger.risk.shortage import closing_size_for, perp_fund_fee, share_to_liquidate
 from ledger.risk.weighted_account import (
     VALUE_QUANTUM,
@@ -39,6 +41,25 @@ class TakeoverTerms(NamedTuple):
     duration_slots: int
     elapsed_slots: int
     freed: Decimal = ZERO
+
+
+class TakeoverRule(BaseModel):
+    """How positions are taken over: buffer that ends it, fees, step, share allowed at once and time to all of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: Literal["takeover:1"]
+    buffer: Fraction
+    liquidator_fee: Fraction
+    highest_fund_fee: Fraction
+    step: WirePositive
+    first_share: Fraction
+    duration_slots: int = Field(strict=True, ge=0)
+
+    def terms(self, most: Decimal, elapsed_slots: int, freed: Decimal = ZERO) -> TakeoverTerms:
+        """The terms of one liquidation, `elapsed_slots` after the account was last active."""
+        return TakeoverTerms(most, self.liquidator_fee, self.highest_fund_fee, self.step, self.first_share,
+                             self.duration_slots, elapsed_slots, freed)
 
 
 class Takeover(NamedTuple):

@@ -388,7 +388,7 @@ def test_a_fill_taken_back_costs_nothing_but_rounding(oracle: Decimal, size: Dec
 @given(_decimals(1, 10**9, 2), HELD, _decimals(0, 100, 2), _decimals(0, 100, 2), _decimals(0, 500, 2), HELD, PRICES)
 def test_a_size_discount_stays_within_its_bounds(scale: Decimal, amount: Decimal, one: Decimal, other: Decimal,
                                                  scalar: Decimal, more: Decimal, price: Decimal) -> None:
-    rule = SizeDiscount(variant="size-linear:1", skew_scale=scale, scalar=scalar, lower=min(one, other),
+    rule = SizeDiscount(variant="size-discount:1", skew_scale=scale, scalar=scalar, lower=min(one, other),
                         upper=max(one, other))
     with exact():
         haircut, larger = rule.haircut(amount), rule.haircut(amount + more)
