@@ -163,11 +163,16 @@ class WeightedMargin(NamedTuple):
 
 
 class AccountMargin(NamedTuple):
-    """The cross pool, each isolated position by market, and what each cross position requires."""
+    """The cross pool, each isolated position by market, and what each position requires."""
 
     cross: WeightedMargin
     isolated: Mapping[str, WeightedMargin]
     required: Mapping[str, Decimal]
+
+    @property
+    def liabilities(self) -> int:
+        """How many debts and positions there are, isolated ones counted too."""
+        return self.cross.liabilities + sum(pool.liabilities for pool in self.isolated.values())
 
 
 def token_value(amount: Decimal, quote: Quote) -> Decimal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
@@ -35,7 +35,7 @@ from ledger.risk.health_liquidation import (
 from ledger.risk.pool_position import PoolPosition, PoolRequirement, pool_pnl, remaining_collateral
 from ledger.risk.skew import KeeperReward, SizeDiscount, SkewMargins, SkewPosition, fill_price, skew_figures
 from ledger.risk.socialisation import deposit_index_delta, funding_index_delta
-from ledger.risk.takeover import TakeoverTerms, take_over
+from ledger.risk.takeover import TakeoverRule, TakeoverTerms, take_over
 from ledger.risk.weighted_account import (
     AssetBalance,
     AssetMarket,
@@ -48,6 +48,13 @@ from ledger.risk.weighted_account import (
 from ledger.risk.weights import AssetWeights, ProfitWeights, SizeRatios
 
 KINDS: Final[list[HealthKind]] = ["init", "liq_end", "maint"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _exactly() -> Iterator[None]:
+    """What a test itself computes is as exact as what it checks."""
+    with exact():
+        yield
 
 
 def _decimals(low: int, high: int, places: int) -> st.SearchStrategy[Decimal]:
@@ -286,6 +293,25 @@ def test_a_result_that_is_not_negative_is_no_bankruptcy() -> None:
         settle_or_bankrupt(account, "P", settle_limit=ONE, most=ONE, fund=ONE, fund_price=ONE)
 
 
+def test_what_weighs_nothing_brings_no_health() -> None:
+    with pytest.raises(ValueError, match="no amount raises health to zero"):
+        amount_given(-ONE, ZERO, asset_price=ZERO, liability_price=ONE)
+    with pytest.raises(ValueError, match="any amount may leave"):
+        amount_taken(ONE, ZERO, asset_price=ONE, liability_price=ZERO)
+
+
+def test_a_takeover_of_the_other_side_or_beyond_the_fee_is_refused() -> None:
+    flat = HealthWeights(variant="pool-scaled:1", initial_asset=ONE, initial_liability=ONE, maintenance_asset=ONE,
+                         maintenance_liability=ONE)
+    account = HealthAccount({"T": HealthToken(Prices(ONE, ONE), flat, ZERO)}, (),
+                            {"P": HealthPerp("T", Prices(ONE, ONE), flat, ONE, ONE, ONE, -ONE)})
+
+    with pytest.raises(NotLiquidatable, match="expected a size with the sign of the position 1, came -1"):
+        take_over_perp(account, "P", PerpTerms(-ONE, ONE))
+    with pytest.raises(NotLiquidatable, match="expected weights of P beyond its fee"):
+        take_over_perp(account, "P", PerpTerms(ONE, ONE))
+
+
 # --- losses shared by an index ------------------------------------------------------------------------------------
 
 
@@ -346,6 +372,23 @@ def test_a_takeover_gives_away_no_more_than_the_position_and_keeps_the_sum(
     assert abs(after.size) <= min(abs(size), most)
     # The liquidator pays no more than the oracle price, less its fee.
     assert -after.quote <= after.size * perp.price
+
+
+def test_cancelling_orders_can_be_all_that_a_liquidation_needs() -> None:
+    """Drift v2: 10 orders of 100 each at 100 require 500 and 0.1; without them 5 and the buffer are met by 6."""
+    rows = {"USDC": AssetMarket(ONE, ONE, WHOLE)}
+    perp = PerpMarket(Decimal(100), SizeRatios(variant="sqrt-size:1", initial=Decimal("0.1"),
+                                               maintenance=Decimal("0.05")),
+                      ProfitWeights(variant="capped-profit:1", initial=ONE, maintenance=ONE))
+    position = PerpPosition(ONE, Decimal(-100), Decimal(100), ZERO, 10)
+    account = WeightedAccount("USDC", {"USDC": AssetBalance(Decimal(6))}, {"P": position})
+    rule = TakeoverRule(variant="takeover:1", buffer=Decimal("0.01"), liquidator_fee=Decimal("0.01"),
+                        highest_fund_fee=Decimal("0.01"), step=Decimal("0.01"), first_share=Decimal("0.1"),
+                        duration_slots=150)
+    after = take_over(account, rows, {"P": perp}, "P", buffer=rule.buffer, terms=rule.terms(ONE, 0))
+
+    assert (ZERO, ZERO, ZERO) == after[1:]
+    assert after.account.positions == {"P": PerpPosition(ONE, Decimal(-100))}
 
 
 # --- skewed markets -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ The second versions count in whole quanta with Python's integers and fractions, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor, isqrt
@@ -55,6 +56,13 @@ from ledger.risk.weights import AssetWeights, Check, ProfitWeights, SizeRatios, 
 
 MICRO: Final = 10**6
 CHECKS: Final[list[Check]] = ["initial", "fill", "maintenance"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _exactly() -> Iterator[None]:
+    """What a test itself computes is as exact as what it checks."""
+    with exact():
+        yield
 
 
 def _decimals(low: int, high: int, places: int) -> st.SearchStrategy[Decimal]:
@@ -308,6 +316,20 @@ def test_isolation_fails_a_batch_before_any_margin_is_looked_at() -> None:
     assert ("success", "violates_isolated") == verdicts
 
 
+def test_what_requires_no_margin_has_no_bankruptcy_value_and_what_is_not_there_no_size() -> None:
+    free = OpenInterestFraction(variant="open-interest:1", initial=ZERO, maintenance_fraction=ZERO)
+    rows, account = {"A": QuoteMarket("A", ONE, free)}, QuoteAccount(ONE, (QuotePosition("A", ONE),))
+    rule = FillableRule(variant="fillable:1", max_fee=ZERO, bankruptcy_adjustment=ONE, spread_to_maintenance=ONE,
+                        min_position_notional=ONE, max_position_portion=ONE, max_notional_per_block=ONE)
+
+    with pytest.raises(InvalidSize, match="that in A requires none"):
+        bankruptcy_quote(account, rows, "A", -ONE)
+    with pytest.raises(InvalidSize, match="that in A requires none"):
+        fillable_ratio(account, rows, "A", -ONE, rule)
+    with pytest.raises(InvalidSize, match="expected a position in A, there is none"):
+        closing_size(QuoteAccount(ONE), rows, "A", step=ONE, rule=rule)
+
+
 def test_a_size_that_does_not_reduce_is_refused() -> None:
     plain = OpenInterestFraction(variant="open-interest:1", initial=Decimal("0.2"), maintenance_fraction=Decimal("0.5"))
     rows = {"A": QuoteMarket("A", ONE, plain)}
@@ -515,3 +537,60 @@ def test_the_share_to_liquidate_grows_with_time_up_to_all(shortage: Decimal, fre
     assert 0 <= share <= then <= 1
     if shortage < 50 or elapsed >= duration:
         assert share == 1
+
+
+# --- single cases ---------------------------------------------------------------------------------------------------
+
+
+def test_profit_weighs_less_where_all_accounts_have_won_too_much() -> None:
+    """Drift v2: 0.8 x 1,000 / 4,000 once net profit exceeds the bound of 1,000; a maintenance check does not ask."""
+    rule = ProfitWeights(variant="capped-profit:1", initial=Decimal("0.8"), maintenance=Decimal("0.9"),
+                         max_imbalance=Decimal(1_000))
+    profit = Decimal(5)
+
+    assert Decimal("0.2") == rule.weight("initial", profit, Decimal(4_000))
+    assert Decimal("0.8") == rule.weight("fill", profit, Decimal(1_000))
+    assert Decimal("0.9") == rule.weight("maintenance", profit, Decimal(4_000))
+    assert ONE == rule.weight("initial", -profit, Decimal(4_000))
+
+
+def test_a_chosen_ratio_cuts_deposits_and_raises_debts_of_other_assets() -> None:
+    """Drift v2: at a ratio of 0.5 a deposit weighs at most 0.5 and a debt at least 1.5, at 3 a deposit nothing."""
+    whole = AssetWeights(variant="sqrt-size:1", initial_asset=ONE, maintenance_asset=ONE, initial_liability=ONE,
+                         maintenance_liability=ONE)
+    sol = AssetWeights(variant="sqrt-size:1", initial_asset=Decimal("0.8"), maintenance_asset=Decimal("0.9"),
+                       initial_liability=Decimal("1.2"), maintenance_liability=Decimal("1.1"))
+    rows = {"USDC": AssetMarket(ONE, ONE, whole), "SOL": AssetMarket(Decimal(100), Decimal(100), sol)}
+
+    def figures(amount: int, ratio: str, check: Check) -> tuple[Decimal, Decimal]:
+        account = WeightedAccount("USDC", {"SOL": AssetBalance(Decimal(amount))}, {}, Decimal(ratio))
+        cross = account_margin(account, rows, {}, Conditions(check)).cross
+        return cross.collateral, cross.requirement
+
+    assert (Decimal(50), ZERO) == figures(1, "0.5", "initial")
+    assert (ZERO, Decimal(150)) == figures(-1, "0.5", "initial")
+    assert (ZERO, ZERO) == figures(1, "3", "initial")
+    assert (Decimal(90), ZERO) == figures(1, "3", "maintenance")
+
+
+def test_a_prediction_sold_can_lose_what_is_left_to_one() -> None:
+    """Drift v2: a prediction at 0.75 risks 0.75 bought and 0.25 sold."""
+    market = PerpMarket(Decimal("0.75"), SizeRatios(variant="sqrt-size:1", initial=ONE, maintenance=ONE),
+                        ProfitWeights(variant="capped-profit:1", initial=ZERO, maintenance=ONE), "prediction")
+
+    for size, expected in ((ONE, "0.75"), (-ONE, "0.25")):
+        part = perp_part(PerpPosition(size, ZERO), market, Quote(ONE), "initial", ZERO)
+        assert Decimal(expected) == part.requirement
+
+
+def test_isolated_positions_count_as_liabilities_of_the_account() -> None:
+    whole = AssetWeights(variant="sqrt-size:1", initial_asset=ONE, maintenance_asset=ONE, initial_liability=ONE,
+                         maintenance_liability=ONE)
+    market = PerpMarket(ONE, SizeRatios(variant="sqrt-size:1", initial=ONE, maintenance=ONE),
+                        ProfitWeights(variant="capped-profit:1", initial=ZERO, maintenance=ONE))
+    account = WeightedAccount("USDC", {"USDC": AssetBalance(-ONE)},
+                              {"P": PerpPosition(ONE, ZERO), "Q": PerpPosition(ONE, ZERO, isolated=True)})
+    figures = account_margin(account, {"USDC": AssetMarket(ONE, ONE, whole)}, {"P": market, "Q": market},
+                             Conditions("initial"))
+
+    assert (3, 2, 1) == (figures.liabilities, figures.cross.liabilities, figures.isolated["Q"].liabilities)

@@ -99,8 +99,8 @@ def account_margin_figures(case: Case) -> Mapping[str, Any]:
     for prefix, pool in pools.items():
         found |= {f"{prefix}margin_requirement": pool.requirement, f"{prefix}total_collateral": pool.collateral,
                   f"{prefix}margin_requirement_plus_buffer": pool.requirement_buffered,
-                  f"{prefix}total_collateral_plus_buffer": pool.collateral_buffered,
-                  f"{prefix}num_liabilities": pool.liabilities}
+                  f"{prefix}total_collateral_plus_buffer": pool.collateral_buffered}
+    found["num_liabilities"] = figures.liabilities
     return {name: found[name] for name in case["expected"] if name in found}
 
 
