@@ -179,14 +179,10 @@ def slope_edges(balances: Mapping[str, Decimal], holdings: Iterable[Holding], in
     """
     edges: set[Decimal] = set()
     for row in holdings:
-        if row.instrument == instrument and row.contract_type == "inverse":
-            unit = abs(row.size) * row.contract_size
-            edges.update(divide_down(unit, floor, FINEST) for floor in rules.requirement(instrument).floors if floor)
-        elif row.instrument == instrument:
-            unit = abs(row.size) * row.contract_size
-            edges.update(divide_down(floor, unit, FINEST) for floor in rules.requirement(instrument).floors if floor)
+        if row.instrument == instrument:
+            edges.update(rules.requirement(instrument).edges(row))
     for asset, amount in balances.items():
-        unit = amount * value_per_price(asset)
-        if unit > 0:
-            edges.update(divide_down(floor, unit, FINEST) for floor, _, _ in rules.collateral(asset).parts if floor)
+        per_price = value_per_price(asset)
+        if per_price:
+            edges.update(rules.collateral(asset).edges(amount * per_price))
     return edges
