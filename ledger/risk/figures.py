@@ -119,6 +119,36 @@ class PoolMargin(NamedTuple):
         return equity - self.initial_margin
 
     @property
+    def initial_margin_without_fee(self) -> Decimal:
+        """Initial margin as venues print it that count the closing fee beside it."""
+        return self.initial_margin - self.closing_fees
+
+    @property
+    def excess(self) -> Decimal:
+        """Equity less both margins, as BitMEX prints it, which keeps position and order margin apart."""
+        return self.margin_equity - self.initial_margin - self.maintenance_margin
+
+    @property
+    def gross_notional(self) -> Decimal:
+        """All positions' notionals added up."""
+        return sum((row.notional for row in self.positions), ZERO)
+
+    @property
+    def net_value(self) -> Decimal:
+        """All positions' notionals, the short ones taken off."""
+        return sum((row.notional if row.holding.size > 0 else -row.notional for row in self.positions), ZERO)
+
+    @property
+    def equity_per_notional(self) -> Decimal | None:
+        """Margin equity / gross notional, down to 18 places: the ratio of an isolated position. None without one."""
+        return divide_down(self.margin_equity, self.gross_notional, FINEST) if self.gross_notional else None
+
+    @property
+    def maintenance_per_notional(self) -> Decimal | None:
+        """Maintenance margin / gross notional, up to 18 places: the rate in force. None without positions."""
+        return divide_up(self.maintenance_margin, self.gross_notional, FINEST) if self.gross_notional else None
+
+    @property
     def maintenance_without_fee(self) -> Decimal:
         """Maintenance margin as venues print it that count the closing fee beside it."""
         return self.maintenance_margin - self.closing_fees

@@ -186,3 +186,20 @@ def slope_edges(balances: Mapping[str, Decimal], holdings: Iterable[Holding], in
         if per_price:
             edges.update(rules.collateral(asset).edges(amount * per_price))
     return edges
+
+
+def price_at_line(balances: Mapping[str, Decimal], holdings: Iterable[Holding], instrument: str, price_of: PriceOf,
+                  rules: Rules, *, line: Decimal | None = None) -> Decimal | None:
+    """The price of an instrument at which its pool stands at a line (the liquidation line unless one is given).
+
+    For pools whose assets are not valued by that instrument's mark; else `liquidation_price` with `repriced_pool`.
+    Rounding: 18 places, towards the mark. None where the line is never reached, or is passed already.
+    """
+    kept = list(holdings)
+    held = next((row for row in kept if row.instrument == instrument), None)
+    if held is None:
+        return None
+    repriced = repriced_pool(balances, kept, instrument, lambda price: price_of, rules)
+    edges = slope_edges(balances, kept, instrument, lambda asset: ZERO, rules)
+    return liquidation_price(repriced, mark=held.mark, line=rules.thresholds.liquidation if line is None else line,
+                             rising=held.size < 0, edges=edges, curved=True)

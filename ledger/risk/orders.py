@@ -45,6 +45,11 @@ class Reserved(NamedTuple):
     initial: Decimal
     loss: Decimal
 
+    @property
+    def whole(self) -> Decimal:
+        """The cost to open: initial margin and loss together."""
+        return self.initial + self.loss
+
 
 class OrderRule(BaseModel):
     """What is reserved for open orders.

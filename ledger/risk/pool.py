@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import FINEST, ZERO, Factor, Fraction, divide_up
+from ledger.amounts import FINEST, ZERO, Factor, Fraction, divide_down, divide_up
 from ledger.risk.collateral import CollateralBlock
 from ledger.risk.figures import PoolMargin, PositionMargin, PriceOf, Rules
 from ledger.risk.haircuts import Buffers
@@ -201,6 +201,14 @@ def _treated(profit: Decimal, rule: PoolRule | None) -> tuple[Decimal, Decimal]:
             return min(profit, treatment.up_to), min(profit, treatment.up_to)
         case ProfitWithBalance():
             return profit, profit
+
+
+def spendable(pool: PoolMargin, block: CollateralBlock, price: Decimal) -> Decimal:
+    """What is free in units of one asset, valued at its ask rate where it has buffers; down to 18 places.
+
+    Source: Binance multi-assets mode, available for order by asset.
+    """
+    return divide_down(pool.free, block.ask_rate(price) if isinstance(block, Buffers) else price, FINEST)
 
 
 # --- positions and orders ----------------------------------------------------------------------------------------

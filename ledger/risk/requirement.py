@@ -14,8 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import ZERO, Factor, Fraction, divide_up
-from ledger.risk.holding import Holding
+from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, divide_up
+from ledger.risk.holding import ContractType, Holding, notional_of
 from ledger.risk.schedule import Required, Schedule, edges_of
 
 
@@ -96,6 +96,16 @@ def required(block: RequirementBlock, holding: Holding, notional: Decimal) -> Re
         initial, maintenance = block.margins(notional)
         return Required(with_leverage(initial, notional, holding.leverage, holding.quantum), maintenance)
     return block.required(holding, notional)
+
+
+def rate_margin(*, size: Decimal, price: Decimal, rate: Decimal, leverage: Decimal, contract_size: Decimal = ONE,
+                contract_type: ContractType = "linear") -> Decimal:
+    """A margin that falls with the chosen leverage: value / leverage x rate; up to 18 places.
+
+    Source: nautilus_trader's leveraged margin model.
+    """
+    value = notional_of(size=size, contract_size=contract_size, price=price, contract_type=contract_type)
+    return divide_up(value * rate, leverage, FINEST)
 
 
 def with_leverage(initial: Decimal, notional: Decimal, leverage: Decimal | None, quantum: Decimal) -> Decimal:
