@@ -93,7 +93,7 @@ def coinm_liq(case: Case) -> Computed:
     entry = number(inputs["entry_price"])
     held = holding("COIN", size, entry, entry, contract_type="inverse")
     book = rules({"COIN": _tiers(inputs["brackets"])}, thresholds=AT_OR_BELOW)
-    price = price_at_line({UNIT: number(inputs["wallet_balance"])}, [held], "COIN", priced(), book)
+    price = price_at_line({UNIT: number(inputs["wallet_balance"])}, [held], "COIN", priced(), book, passed=True)
     if price is None:
         return {"liquidation_price": None}
     table = Tiers.model_validate(_tiers(inputs["brackets"]))
@@ -245,15 +245,7 @@ def usdm_liq(case: Case) -> Computed:
     book = rules({row["symbol"]: _block(row) for row in positions}, thresholds=AT_OR_BELOW)
     held = [_position(row) for row in positions]
     wallet = {UNIT: number(inputs["wallet_balance"])}
-    found = price_at_line(wallet, held, inputs["target"], priced(), book)
-    if found is not None:
-        return {"liquidation_price": found}
-    # Past the line at these marks: the venue's formula still names the price.
-    own = next(row for row in positions if row["symbol"] == inputs["target"])
-    others = evaluate_pool(wallet, [row for row in held if row.instrument != inputs["target"]], priced(), book)
-    return {"liquidation_price": line_price(
-        equity=others.margin_equity, reference=number(own["entry_price"]), size=signed_size(own),
-        rate=number(own["mmr"]), deduction=number(own["maint_amount"]), other=others.maintenance_margin)}
+    return {"liquidation_price": price_at_line(wallet, held, inputs["target"], priced(), book, passed=True)}
 
 
 def usdm_liq_direct(case: Case) -> Computed:
@@ -271,7 +263,7 @@ def usdm_iso_lev(case: Case) -> Computed:
     held = holding("X", signed_size(inputs), entry, entry, leverage=inputs["leverage"])
     book = rules({"X": _block(inputs)}, thresholds=AT_OR_BELOW)
     margin = evaluate_pool({}, [held], priced(), book).initial_margin
-    return {"liquidation_price": price_at_line({UNIT: margin}, [held], "X", priced(), book)}
+    return {"liquidation_price": price_at_line({UNIT: margin}, [held], "X", priced(), book, passed=True)}
 
 
 def bracket_mm(case: Case) -> Computed:

@@ -111,7 +111,7 @@ def linear_iso(case: Case) -> Computed:
                  thresholds={"liquidation_when": "at_or_below"})
     alone = evaluate_pool({}, [held], priced(), book)
     balances = {UNIT: alone.initial_margin, "EXTRA": number(inputs["extra_margin"])}
-    price = price_at_line(balances, [held], "X", priced({"EXTRA": 1}), book)
+    price = price_at_line(balances, [held], "X", priced({"EXTRA": 1}), book, passed=True)
     return {"initial_margin": alone.initial_margin, "maintenance_margin": alone.maintenance_margin,
             "liquidation_price": price}
 
