@@ -72,6 +72,8 @@ class Rulebook(BaseModel):
     assets: dict[Id, AssetRow]
     instruments: dict[Id, InstrumentRow]
     pool: PoolRule | None = None
+    # Where its numbers come from, and where they depart from the venue.
+    notes: list[str] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Rulebook:
@@ -110,6 +112,13 @@ def shipped(name: str, version: int | None = None) -> Rulebook | None:
             found[int(number)] = entry
     wanted = max(found, default=0) if version is None else version
     return Rulebook.model_validate_json(found[wanted].read_text("utf-8")) if wanted in found else None
+
+
+def shipped_names() -> list[str]:
+    """The names of all rulebooks that come with the package."""
+    stems = (entry.name.removesuffix(".json") for entry in (files("ledger") / "rulebooks").iterdir()
+             if entry.name.endswith(".json"))
+    return sorted({stem.rpartition("-")[0] for stem in stems})
 
 
 def read_rulebook(content: dict[str, Any]) -> Rulebook:
