@@ -1,9 +1,10 @@
 """What an event moves: its postings over (owner, asset), a pure function of the event alone, summing to zero.
 
 Owners are the pools of accounts, and those that stand against them: the house (the other side of every trade),
-`fees`, `custody` (the negative of the assets held), `rounding`, `shortfall` (losses claimed, not yet covered) and
-the funds. Conservation (semantics section 5) is the statement that every list returned here sums to zero per asset.
-This file never looks at state.
+`fees`, `custody` (the negative of the assets held), `rounding`, `withheld` (withdrawals that have not settled),
+`in-transit` (transfers under way), `shortfall` (losses claimed, not yet covered) and the funds. Conservation
+(semantics section 5) is the statement that every list returned here sums to zero per asset. This file never looks at
+state.
 """
 
 from __future__ import annotations
@@ -14,12 +15,21 @@ from typing import Final, NamedTuple
 from ledger.events import (
     CollateralConverted,
     Deposited,
+    DepositReversed,
     Event,
     FillPosted,
     FundingSettled,
     FundMoved,
+    InterestSettled,
+    IsolatedMarginMoved,
+    PositionSettled,
     ShortfallClaimed,
     ShortfallCovered,
+    TransferReceived,
+    TransferSent,
+    WithdrawalCancelled,
+    WithdrawalHeld,
+    WithdrawalSettled,
     Withdrawn,
 )
 
@@ -29,6 +39,8 @@ FEES: Final = "fees"
 CUSTODY: Final = "custody"
 ROUNDING: Final = "house:rounding"
 SHORTFALL: Final = "shortfall"
+WITHHELD: Final = "withheld"
+IN_TRANSIT: Final = "in-transit"
 CROSS: Final = "cross"
 
 
@@ -66,9 +78,31 @@ def _lines(event: Event) -> list[Posting]:
         case Deposited():
             return [Posting(ACCOUNT, event.asset, event.amount, event.account, CROSS),
                     Posting(CUSTODY, event.asset, -event.amount)]
-        case Withdrawn():
+        case DepositReversed() | Withdrawn():
             return [Posting(ACCOUNT, event.asset, -event.amount, event.account, CROSS),
                     Posting(CUSTODY, event.asset, event.amount)]
+        case WithdrawalHeld():
+            return [Posting(ACCOUNT, event.asset, -event.amount, event.account, CROSS),
+                    Posting(WITHHELD, event.asset, event.amount)]
+        case WithdrawalSettled():
+            return [Posting(WITHHELD, event.asset, -event.amount), Posting(CUSTODY, event.asset, event.amount)]
+        case WithdrawalCancelled():
+            return [Posting(ACCOUNT, event.asset, event.amount, event.account, CROSS),
+                    Posting(WITHHELD, event.asset, -event.amount)]
+        case TransferSent():
+            return [Posting(ACCOUNT, event.asset, -event.amount, event.account, CROSS),
+                    Posting(IN_TRANSIT, event.asset, event.amount)]
+        case TransferReceived():
+            return [Posting(ACCOUNT, event.asset, event.amount, event.account, CROSS),
+                    Posting(IN_TRANSIT, event.asset, -event.amount)]
+        case IsolatedMarginMoved():
+            return [Posting(ACCOUNT, event.asset, -event.amount, event.account, CROSS),
+                    Posting(ACCOUNT, event.asset, event.amount, event.account,
+                            pool_name(event.instrument, "isolated", event.position))]
+        case InterestSettled():
+            return _interest(event)
+        case PositionSettled():
+            return _settlement(event)
         case CollateralConverted():
             return [Posting(ACCOUNT, event.sold_asset, -event.sold_amount, event.account, event.pool),
                     Posting(HOUSE, event.sold_asset, event.sold_amount),
@@ -118,3 +152,21 @@ def _funding(event: FundingSettled) -> list[Posting]:
         lines.append(Posting(HOUSE, item.asset, -(item.payment + item.rounding)))
         lines.append(Posting(ROUNDING, item.asset, item.rounding))
     return lines
+
+
+def _interest(event: InterestSettled) -> list[Posting]:
+    lines = []
+    for item in event.items:
+        lines.append(Posting(ACCOUNT, item.asset, item.payment, event.account, item.pool))
+        lines.append(Posting(HOUSE, item.asset, -(item.payment + item.rounding)))
+        lines.append(Posting(ROUNDING, item.asset, item.rounding))
+    return lines
+
+
+def _settlement(event: PositionSettled) -> list[Posting]:
+    pool, asset = pool_name(event.instrument, event.mode, event.position), event.settlement_asset
+    return [Posting(ACCOUNT, asset, event.realised_pnl, event.account, pool),
+            Posting(HOUSE, asset, -(event.realised_pnl + event.rounding)),
+            Posting(ROUNDING, asset, event.rounding),
+            Posting(ACCOUNT, asset, event.isolated_margin, event.account, pool),
+            Posting(ACCOUNT, asset, -event.isolated_margin, event.account, CROSS)]

@@ -22,6 +22,7 @@ from ledger.risk.collateral import CollateralBlock, ValueTiers
 from ledger.risk.liquidation import LiquidationRule
 from ledger.risk.margin import Thresholds
 from ledger.risk.oracle import OracleRule
+from ledger.risk.orders import OrderMargin
 from ledger.risk.pool import BorrowTiers, PoolRule
 from ledger.risk.requirement import Brackets, RequirementBlock
 
@@ -69,6 +70,8 @@ class Rulebook(BaseModel):
     calls: CallRule
     liquidation: LiquidationRule
     oracle: OracleRule
+    # Absent: open orders reserve nothing.
+    orders: OrderMargin | None = None
     assets: dict[Id, AssetRow]
     instruments: dict[Id, InstrumentRow]
     pool: PoolRule | None = None

@@ -12,7 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection
 from decimal import Decimal
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from ledger.events import (
     AssetListed,
     FundingIndexMoved,
     InstrumentListed,
+    InterestRateSet,
+    MarketSettled,
     PriceRecorded,
     ProvisionalMarkSet,
     Recorded,
@@ -37,6 +39,7 @@ from ledger.rulebook import Rulebook
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+_Figure = TypeVar("_Figure", float, Floats)
 
 # A figure summed from increments errs by at most 2^-53 of the largest partial sum each time. So a pool is summed from
 # its rows whenever its account changes, and all pools are before increments could add up to the tolerance: after so
@@ -45,6 +48,10 @@ Ints = npt.NDArray[np.int64]
 REPRICES_MAX: Final = 1 << 16
 MARK_DRIFT_MAX: Final = 8.0
 RELATIVE_TOLERANCE: Final = 1e-9
+# Interest moves equity with time. Between two passes over an asset's balances it may drift by this part of them, half
+# of the tolerance.
+DRIFT_MAX: Final = RELATIVE_TOLERANCE / 2
+SECONDS_PER_YEAR: Final = 31_536_000.0
 # Bound on notional per maintenance margin that the tolerance allows for (a maintenance rate of 0.1 %).
 NOTIONAL_PER_MAINTENANCE: Final = 1_000.0
 
@@ -89,7 +96,7 @@ class Columns:
 
 # Columns of positions and of balances; the last of each is what the row adds to its pool's gross magnitude.
 SIZE, BASIS, EQUITY, MAINTENANCE, POSITION_GROSS = range(5)
-AMOUNT, VALUE, BALANCE_GROSS = range(3)
+AMOUNT, SEEN, VALUE, BALANCE_GROSS = range(4)
 # Columns of pools.
 POOL_EQUITY, POOL_MAINTENANCE, POOL_GROSS, LOWER, UPPER = range(5)
 # The column of pools that free rows belong to.
@@ -112,45 +119,68 @@ class Holders(Columns):
         self.rates = np.array([float(step[2]) for step in brackets.steps])
         self.deductions = np.array([float(step[3]) for step in brackets.steps])
         self._scalars = (self.floors.tolist(), self.rates.tolist(), self.deductions.tolist())
+        self.is_inverse = False
         self.mark = self.funding = self.worth = self.slack = 0.0
 
     def contribution(self, size: float, basis: float) -> tuple[float, float]:
         """(equity, maintenance margin) of one position: `contributions`, without the price of columns of one row."""
         floors, rates, deductions = self._scalars
-        notional = abs(size) * self.mark
+        value = self._value(size)
+        notional = abs(value)
         step = bisect_right(floors, notional) - 1
-        return ((size * (self.mark - self.funding) - basis) * self.worth,
+        return ((value - size * self.funding - basis) * self.worth,
                 (notional * rates[step] - deductions[step]) * self.worth)
 
     def contributions(self, size: Floats, basis: Floats) -> tuple[Floats, Floats]:
         """(equity, maintenance margin) of positions, in the valuation asset."""
-        notional = np.abs(size) * self.mark
+        value = self._value(size)
+        notional = np.abs(value)
         step = self.floors.searchsorted(notional, "right") - 1
         maintenance = notional * self.rates.take(step) - self.deductions.take(step)
-        return (size * (self.mark - self.funding) - basis) * self.worth, maintenance * self.worth
+        return (value - size * self.funding - basis) * self.worth, maintenance * self.worth
+
+    def _value(self, size: _Figure) -> _Figure:
+        """Signed value at the mark, of one size or of many; without a mark an inverse one is worth nothing yet."""
+        if self.is_inverse:
+            return size * (-1 / self.mark if self.mark else 0.0)
+        return size * self.mark
 
 
 class Balances(Columns):
-    """All balances of one asset under one rulebook. Value is what they add to their pools, after haircuts."""
+    """All balances of one asset under one rulebook. Value is what they add to their pools, after haircuts.
+
+    Where the asset bears interest, `SEEN` is the index (of debts or of what is held) at the account's last event.
+    """
 
     def __init__(self, asset: str, rules: Rulebook) -> None:
-        super().__init__(3)
+        super().__init__(4)
         self.asset, self.rules = asset, rules
         block = rules.collateral(asset)
         self.parts = [(float(floor), np.inf if ceiling is None else float(ceiling), float(kept))
                       for floor, ceiling, kept in (block.parts if isinstance(block, ValueTiers) else ())]
-        self.worth = 0.0
+        self.worth = self.slack = 0.0
+        self.bears = False
+        self.borrow_index = self.lend_index = 0.0
 
-    def contribution(self, amount: float) -> float:
+    def index(self, amount: float) -> float:
+        """The index that an amount accrues by, now."""
+        return self.borrow_index if amount < 0 else self.lend_index
+
+    def contribution(self, amount: float, seen: float) -> float:
         """Value of one balance: `contributions`, without the price of columns of one row."""
+        if self.bears:
+            amount += amount * (self.index(amount) - seen) / SECONDS_PER_YEAR
         gross = amount * self.worth
         value = min(gross, 0.0)
         for floor, ceiling, kept in self.parts:
             value += min(max(gross - floor, 0.0), ceiling - floor) * kept
         return value
 
-    def contributions(self, amount: Floats) -> Floats:
+    def contributions(self, amount: Floats, seen: Floats) -> Floats:
         """Value after haircuts, in the valuation asset."""
+        if self.bears:
+            index = np.where(amount < 0, self.borrow_index, self.lend_index)
+            amount = amount + amount * (index - seen) / SECONDS_PER_YEAR
         gross = amount * self.worth
         value = np.minimum(gross, 0.0)
         for floor, ceiling, kept in self.parts:
@@ -200,6 +230,8 @@ class Book:
         # instrument -> its magnitude when all pools were last summed
         self._anchors: dict[str, float] = {}
         self._reprices = 0
+        # asset -> (log time of its last pass, nanoseconds until the next is due)
+        self._accrued: dict[str, tuple[int, float]] = {}
 
     # --- the nominator -------------------------------------------------------------------------------------------
 
@@ -214,16 +246,17 @@ class Book:
             if event.kind == "mark":
                 self._flush(house)
                 self._price(event.instrument, house)
-        elif isinstance(event, (ProvisionalMarkSet, FundingIndexMoved)):
+        elif isinstance(event, (ProvisionalMarkSet, FundingIndexMoved, MarketSettled)):
             self._flush(house)
             self._price(event.instrument, house)
-        elif isinstance(event, (InstrumentListed, AssetListed)):
-            # Listing may change the path that values an asset.
+        elif isinstance(event, (InstrumentListed, AssetListed, InterestRateSet)):
+            # Listing may change the path that values an asset; rates, what its balances drift by.
             self.rules_changed(house)
 
     def rules_changed(self, house: ClearingHouse) -> None:
         """Build everything anew and nominate every pool."""
         self._reset()
+        self._house = house
         for instrument, market in house.markets.items():
             self._mark_times[instrument] = market.mark_time
             self._anchors[instrument] = _magnitude(market)
@@ -236,6 +269,8 @@ class Book:
         """The pools nominated since last asked."""
         if self._dirty:
             self._flush(self._house)
+        if self._accrued:
+            self._accrue(self._house)
         found, self._nominated = self._nominated, {}
         return found
 
@@ -247,6 +282,16 @@ class Book:
         """(margin equity, maintenance margin) as the columns have them, for comparison."""
         index = self._entries[account].pools[pool]
         return float(self._pools[POOL_EQUITY, index]), float(self._pools[POOL_MAINTENANCE, index])
+
+    # --- interest ------------------------------------------------------------------------------------------------
+
+    def _accrue(self, house: ClearingHouse) -> None:
+        """Bring the balances of assets that bear interest up to log time, where they may have drifted."""
+        for asset, (last, period) in self._accrued.items():
+            if house.log_time - last >= period:
+                for balances in self._balances.get(asset, {}).values():
+                    self._reprice_balances(balances, house, False)
+                self._accrued[asset] = _next_pass(house, asset)
 
     # --- marks ---------------------------------------------------------------------------------------------------
 
@@ -274,7 +319,8 @@ class Book:
             self._reprice_holders(holders, house, was_stale)
         if instrument not in self._priced:
             self._priced[instrument] = [
-                (asset, version, [name for name, market in house.markets.items() if market.quote == asset])
+                (asset, version, [name for name, market in house.markets.items()
+                                  if market.settlement_asset == asset])
                 for asset in house.assets for version, rules in self._rules.items()
                 if instrument in house.path_of(rules.valuation_asset, asset)]
         for asset, version, settling in self._priced[instrument]:
@@ -287,16 +333,26 @@ class Book:
                     self._reprice_holders(settled, house, was_stale)
 
     def _reprice_balances(self, balances: Balances, house: ClearingHouse, everybody: bool) -> None:
-        balances.worth = _worth(house, balances.rules, balances.asset)
+        self._set_worth(balances, house)
         count = balances.count
         if not count:
             return
-        value = balances.contributions(balances.cells[AMOUNT, :count])
+        value = balances.contributions(balances.cells[AMOUNT, :count], balances.cells[SEEN, :count])
         pools = balances.pool[:count]
         # A pool has one balance of an asset, so the increments do not meet.
         self._pools[POOL_EQUITY, pools] += value - balances.cells[VALUE, :count]
         balances.cells[VALUE, :count] = value
         self._screen(pools, everybody)
+
+    @staticmethod
+    def _set_worth(balances: Balances, house: ClearingHouse) -> None:
+        balances.worth = _worth(house, balances.rules, balances.asset)
+        if balances.asset in house.bearing:
+            listed = house.assets[balances.asset]
+            balances.bears = True
+            balances.borrow_index, balances.lend_index = map(float, listed.indexes(house.log_time))
+            # Interest is rounded by less than a quantum a balance.
+            balances.slack = float(listed.quantum) / RELATIVE_TOLERANCE
 
     def _reprice_holders(self, holders: Holders, house: ClearingHouse, everybody: bool) -> None:
         self._set_mark(holders, house)
@@ -314,11 +370,13 @@ class Book:
     @staticmethod
     def _set_mark(holders: Holders, house: ClearingHouse) -> None:
         market = house.markets[holders.instrument]
+        asset = market.settlement_asset
+        holders.is_inverse = market.contract_type == "inverse"
         holders.mark = float(market.mark or 0)
         holders.funding = float(market.funding_index)
-        holders.worth = _worth(house, holders.rules, market.quote)
+        holders.worth = _worth(house, holders.rules, asset)
         # Funding is rounded by less than a quantum a position; the gross magnitude allows for it.
-        holders.slack = float(house.assets[market.quote].quantum) / RELATIVE_TOLERANCE
+        holders.slack = float(house.assets[asset].quantum) / RELATIVE_TOLERANCE
 
     def _screen(self, pools: Ints, everybody: bool) -> None:
         if everybody:
@@ -353,7 +411,7 @@ class Book:
         for tables_of_balances in self._balances.values():
             for balances in tables_of_balances.values():
                 rows = balances.cells[:, :balances.count]
-                rows[BALANCE_GROSS] = np.abs(rows[AMOUNT]) * balances.worth
+                rows[BALANCE_GROSS] = (np.abs(rows[AMOUNT]) + balances.slack) * balances.worth
                 for total, column in ((POOL_EQUITY, VALUE), (POOL_GROSS, BALANCE_GROSS)):
                     np.add.at(self._pools[total], balances.pool[:balances.count], rows[column])
 
@@ -406,7 +464,7 @@ class Book:
         if old is None or old.positions is not state.positions:
             self._sync_positions(entry, old, state, house)
             moved = True
-        if old is None or old.balances is not state.balances:
+        if old is None or old.balances is not state.balances or (self._accrued and old.touched != state.touched):
             self._sync_balances(entry, state, house)
             moved = True
         if names is not None:
@@ -499,9 +557,12 @@ class Book:
                     found = known[asset] = (balances, balances.take(entry.pools[pool]))
                 balances, row = found
                 views, figure = balances.views, float(amount)
-                if views[AMOUNT][row] != figure:
-                    views[AMOUNT][row], views[VALUE][row] = figure, balances.contribution(figure)
-                    views[BALANCE_GROSS][row] = abs(figure) * balances.worth
+                if views[AMOUNT][row] != figure or balances.bears:
+                    seen = float(house.assets[asset].indexes(state.touched)[0 if figure < 0 else 1]) if (
+                        balances.bears) else 0.0
+                    views[AMOUNT][row], views[SEEN][row] = figure, seen
+                    views[VALUE][row] = balances.contribution(figure, seen)
+                    views[BALANCE_GROSS][row] = (abs(figure) + balances.slack) * balances.worth
             if len(known) != len(held):
                 for asset in [asset for asset in known if asset not in held]:
                     balances, row = known.pop(asset)
@@ -516,7 +577,9 @@ class Book:
         balances = tables.get(version)
         if balances is None:
             balances = tables[version] = Balances(asset, self._rules[version])
-            balances.worth = _worth(house, self._rules[version], asset)
+            self._set_worth(balances, house)
+            if balances.bears:
+                self._accrued.setdefault(asset, _next_pass(house, asset))
         return balances
 
     def _set_lines(self, state: AccountState, pool: str, index: int, version: str) -> None:
@@ -561,7 +624,17 @@ def _version(rules: Rulebook) -> str:
 
 def _magnitude(market: MarketState) -> float:
     """How large the numbers are that a position's value is made of, a contract."""
-    return float(market.mark or 0) + abs(float(market.funding_index))
+    mark = float(market.mark or 0)
+    if market.contract_type == "inverse" and mark:
+        mark = 1 / mark
+    return mark + abs(float(market.funding_index))
+
+
+def _next_pass(house: ClearingHouse, asset: str) -> tuple[int, float]:
+    """Log time, and for how many nanoseconds from then on an asset's balances drift by less than they may."""
+    rates = house.assets[asset].rates[-1]
+    fastest = max(abs(float(rates.borrow_rate)), abs(float(rates.lend_rate)))
+    return house.log_time, DRIFT_MAX * SECONDS_PER_YEAR * 1e9 / fastest if fastest else math.inf
 
 
 def _worth(house: ClearingHouse, rules: Rulebook, asset: str) -> float:

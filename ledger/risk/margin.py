@@ -16,7 +16,7 @@ from ledger.amounts import ONE, ZERO
 from ledger.risk.collateral import ValueTiers
 from ledger.risk.figures import PoolMargin, PositionMargin, PriceOf, Rules, Status, Thresholds
 from ledger.risk.holding import Holding
-from ledger.risk.orders import OpenOrder
+from ledger.risk.open_orders import OpenOrder
 from ledger.risk.pool import evaluate_whole, measured
 from ledger.risk.requirement import Brackets, required, with_leverage
 

@@ -19,7 +19,7 @@ from ledger.risk.collateral import CollateralBlock
 from ledger.risk.figures import PoolMargin, PositionMargin, PriceOf, Rules
 from ledger.risk.haircuts import Buffers
 from ledger.risk.holding import Holding, notional_of, value_of
-from ledger.risk.orders import OpenOrder, OrderRule, Reserved
+from ledger.risk.open_orders import OpenOrder, OrderRule, Reserved
 from ledger.risk.requirement import required
 from ledger.risk.schedule import Required, Tiers
 

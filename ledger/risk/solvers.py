@@ -13,7 +13,7 @@ from ledger.amounts import AMOUNT_LIMIT, ONE, ZERO, divide_down, divide_up, roun
 from ledger.risk.figures import PriceOf, Rules
 from ledger.risk.holding import Holding, cost_of, notional_of, value_of
 from ledger.risk.margin import at_least, evaluate_pool
-from ledger.risk.orders import OpenOrder
+from ledger.risk.open_orders import OpenOrder
 from ledger.risk.pnl import close
 
 

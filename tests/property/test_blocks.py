@@ -15,7 +15,7 @@ from ledger.risk.haircuts import AmountTiers, Buffers, Flat, RootWeight
 from ledger.risk.holding import Holding
 from ledger.risk.liquidation import price_at_line
 from ledger.risk.margin import at_least, evaluate_pool
-from ledger.risk.orders import OpenOrder, open_loss
+from ledger.risk.open_orders import OpenOrder, open_loss
 from ledger.risk.pool import measured
 from ledger.risk.requirement import required
 from ledger.risk.roots import root_down, root_up

@@ -15,7 +15,7 @@ from ledger.risk.holding import Holding
 from ledger.risk.liquidation import price_at_line
 from ledger.risk.margin import evaluate_pool, liquidatable
 from ledger.risk.mark_price import basis_mark, funding_basis
-from ledger.risk.orders import OpenOrder, OrderRule, open_loss
+from ledger.risk.open_orders import OpenOrder, OrderRule, open_loss
 from ledger.risk.pool import AssetSums, BorrowTiers, PoolRule, measured, spendable, total, weigh
 from ledger.risk.schedule import Tiers, next_deduction
 from tests.golden.engine import (
