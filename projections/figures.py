@@ -13,8 +13,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from ledger.amounts import FINEST, ONE, ZERO, divide_down, divide_up, plain
+from ledger.risk.collateral import ValueTiers
 from ledger.risk.liquidation import bankruptcy_price, liquidation_price, repriced_pool, slope_edges
 from ledger.risk.margin import Holding, PoolMargin, PositionMargin, PriceOf, Rules, Status, evaluate_pool, status
+from ledger.risk.requirement import Brackets
 
 
 class Valuation:
@@ -94,7 +96,9 @@ def _prices(balances: Mapping[str, Decimal], holdings: Sequence[Holding], holdin
     instrument = holding.instrument
     repriced = repriced_pool(balances, holdings, instrument, partial(valuation.repriced, instrument), rules)
     edges = slope_edges(balances, holdings, instrument, partial(valuation.per_price, instrument), rules)
-    curved = holding.contract_type == "inverse"
+    curved = (holding.contract_type == "inverse" or rules.pool is not None
+              or not isinstance(rules.requirement(instrument), Brackets)
+              or not all(isinstance(rules.collateral(asset), ValueTiers) for asset in balances))
     liquidation = liquidation_price(repriced, mark=holding.mark, line=rules.thresholds.liquidation,
                                     rising=holding.size < 0, edges=edges, curved=curved)
     return liquidation, bankruptcy_price(repriced, mark=holding.mark, curved=curved)
@@ -105,7 +109,7 @@ def _prices(balances: Mapping[str, Decimal], holdings: Sequence[Holding], holdin
 
 def free_collateral(margin: PoolMargin) -> Decimal:
     """Margin equity beyond initial margin; negative where initial margin is breached."""
-    return margin.margin_equity - margin.initial_margin
+    return margin.free
 
 
 def withdrawable_value(margin: PoolMargin) -> Decimal:
