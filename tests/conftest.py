@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from infra.deploy.postgres import NoPostgres, a_server
+from infra.store.address import PostgresAddress
 
 # Examples are whole ledgers: their time says nothing of a fault, and the first of them is large.
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
@@ -34,3 +35,12 @@ def postgres() -> Iterator[str]:
         yield dsn
     finally:
         server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def shard_address(postgres: str) -> Iterator[PostgresAddress]:
+    """A shard of the session's server that only this test uses."""
+    from tests.shards import new_shard
+
+    with new_shard(postgres) as address:
+        yield address
