@@ -152,7 +152,7 @@ class PostgresRecorder(PostgresProcessRecorder):
 
     def create_table(self) -> None:
         """Make schema and tables where there are none. LedgerUnreadable where the schema is somebody else's."""
-        with self.datastore.transaction(commit=True) as c:
+        with translated(), self._writer().transaction(), self._writer().cursor(row_factory=dict_row) as c:
             # Two processes may come at once; the second waits for the first and finds all done.
             c.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCK_CLASS, CREATION))
             c.execute("SELECT current_setting('server_encoding') AS encoding, "
