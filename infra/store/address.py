@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 SCHEMES: Final = ("postgresql", "postgres")
 SHARD: Final = "ledger"
@@ -34,13 +34,18 @@ class PostgresAddress:
         """The schema of the shard's read models, which can be dropped and built anew."""
         return f"{self.shard}_read"
 
+    @property
+    def url(self) -> str:
+        """The whole address, password and all: for another process, never for people to see."""
+        parts = urlsplit(self.dsn)
+        return _joined(parts, parts.netloc, [*parse_qsl(parts.query), ("shard", self.shard)])
+
     def __str__(self) -> str:
         """The address as it can be typed again, but for the password."""
         parts = urlsplit(self.dsn)
         user, at, place = parts.netloc.rpartition("@")
         query = [(name, value) for name, value in parse_qsl(parts.query) if name != "password"]
-        return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}", query=urlencode(
-            [*query, ("shard", self.shard)], safe="/", quote_via=quote)))
+        return _joined(parts, f"{user.partition(':')[0]}{at}{place}", [*query, ("shard", self.shard)])
 
     def __repr__(self) -> str:
         return f"PostgresAddress({str(self)!r})"
@@ -60,4 +65,10 @@ def ledger_address(text: str | Path | PostgresAddress) -> Path | PostgresAddress
         raise BadAddress("expected one shard of at most 48 lower-case letters, digits and _, such as "
                          f"postgresql://host/database?shard=desk, came shard={' and '.join(map(repr, shards))}")
     left = [(name, value) for name, value in query if name != "shard"]
-    return PostgresAddress(urlunsplit(parts._replace(query=urlencode(left, safe="/", quote_via=quote))), shards[0])
+    return PostgresAddress(_joined(parts, parts.netloc, left), shards[0])
+
+
+def _joined(parts: SplitResult, place: str, query: list[tuple[str, str]]) -> str:
+    """An address of its parts. libpq wants both slashes, also where no host follows."""
+    words = urlencode(query, safe="/", quote_via=quote)
+    return f"{parts.scheme}://{place}{parts.path}{'?' if words else ''}{words}"

@@ -62,6 +62,8 @@ TABLES: Final[tuple[LiteralString, ...]] = (
     "record_key TEXT COLLATE \"C\" NOT NULL, position BIGINT NOT NULL, PRIMARY KEY (source, kind, record_key))",
     "CREATE TABLE {schema}.stream_position (source TEXT COLLATE \"C\" NOT NULL, partition INT NOT NULL, "
     "next_offset BIGINT NOT NULL, epoch BIGINT NOT NULL, PRIMARY KEY (source, partition))",
+    # The library lets these be missing; a row without them is no event.
+    "ALTER TABLE {schema}.stored_events ALTER topic SET NOT NULL, ALTER state SET NOT NULL",
     # Who writes, for people to read: the backend whose lock it is, and the process behind it.
     "CREATE TABLE {schema}.ledger_writer (id INT PRIMARY KEY CHECK (id = 1), backend INT NOT NULL, "
     "holder TEXT NOT NULL)",
