@@ -147,6 +147,10 @@ class PostgresRecorder(PostgresProcessRecorder):
             "UPDATE {schema}.stream_position SET next_offset = %s, epoch = %s WHERE source = %s AND partition = %s "
             "AND next_offset = %s AND epoch = %s")
 
+        self._known = self._sql(
+            "SELECT source, kind, record_key, position FROM unnest(%s::text[], %s::text[], %s::text[]) "
+            "AS wanted (s, k, r) JOIN {schema}.inbox ON source = s AND kind = k AND record_key = r")
+
     def _sql(self, statement: LiteralString) -> Composed:
         return SQL(statement).format(schema=Identifier(self.schema))
 
@@ -297,14 +301,14 @@ class PostgresRecorder(PostgresProcessRecorder):
         return Head(*rows[0]) if rows else None
 
     def known(self, keys: Iterable[InboxKey]) -> Mapping[InboxKey, int]:
-        """Which keys are spent."""
+        """Which keys are spent; asked where it is written, so that a writer whose connection is lost stops at once."""
         found: dict[InboxKey, int] = {}
         remaining = iter(keys)
-        while chunk := list(islice(remaining, KEYS_PER_SELECT)):
-            columns = [list(column) for column in zip(*chunk, strict=True)]
-            found.update(((row[0], row[1], row[2]), row[3]) for row in self._rows(
-                "SELECT source, kind, record_key, position FROM unnest(%s::text[], %s::text[], %s::text[]) "
-                "AS wanted (s, k, r) JOIN {schema}.inbox ON source = s AND kind = k AND record_key = r", columns))
+        with translated():
+            while chunk := list(islice(remaining, KEYS_PER_SELECT)):
+                columns = [list(column) for column in zip(*chunk, strict=True)]
+                found.update(((row[0], row[1], row[2]), row[3])
+                             for row in self._writer().execute(self._known, columns))
         return found
 
     def inbox(self) -> Iterable[tuple[InboxKey, int]]:
