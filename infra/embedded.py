@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,6 +152,15 @@ class LedgerReader:
                     return
                 yield recorded
             after = page[-1].position
+
+    def owner(self) -> str | None:
+        """Who writes the ledger now; None where nobody does."""
+        with suppress(FileNotFoundError), Path(f"{self.path}.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read(200).strip() or "another process"
+        return None
 
     def end(self) -> int:
         """The log's last position."""

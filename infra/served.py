@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier
 from infra.embedded import MAPPER, LedgerReader
 from infra.shard import Shard
 from infra.store.address import PostgresAddress
-from infra.store.postgres import CREATION, LOCK_CLASS, PostgresRecorder, translated
+from infra.store.postgres import CREATION, LOCK_CLASS, PostgresRecorder, owner, translated
 from infra.store.postgres_reading import PostgresConnection
 from infra.venue import SimulatedVenue
 from ledger.clearing_house import ClearingHouse
@@ -74,6 +74,11 @@ class ShardReader(LedgerReader):
         if found == [(None,)]:
             self.connection.close()
             raise LedgerUnreadable(f"expected a ledger at {address}, there is none")
+
+    def owner(self) -> str | None:
+        """Who writes the shard now; None where nobody does."""
+        with translated():
+            return owner(self.connection.connection, self.address.shard)
 
     def read_models(self, *, until: int | None = None,
                     progress: Callable[[int], None] | None = None) -> Connection:

@@ -217,11 +217,10 @@ class PostgresRecorder(PostgresProcessRecorder):
     def owner(self) -> str | None:
         """Who holds the shard now; None where nobody does."""
         with self.datastore.get_connection() as connection:
-            reading: Any = connection
-            return _owner(reading, self.schema)
+            return owner(connection, self.schema)
 
     def _holder(self, connection: Connection[TupleRow], number: int) -> str:
-        return _owner(connection, self.schema) or "another process"
+        return owner(connection, self.schema) or "another process"
 
     def _number(self, connection: Connection[TupleRow]) -> int:
         row = connection.execute("SELECT to_regnamespace(quote_ident(%s))::oid::int4", (self.schema,)).fetchone()
@@ -344,7 +343,7 @@ class PostgresRecorder(PostgresProcessRecorder):
         self.datastore.close()
 
 
-def _owner(connection: Connection[TupleRow], schema: str) -> str | None:
+def owner(connection: Connection[Any], schema: str) -> str | None:
     """Whose backend holds the advisory lock of a shard, and which process that is, as far as it has said so."""
     with connection.cursor(row_factory=psycopg.rows.tuple_row) as c:
         row = c.execute(
