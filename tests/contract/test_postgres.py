@@ -5,6 +5,7 @@ The counterpart of the second part of `test_stores`, which is about files.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,9 @@ import pytest
 from eventsourcing.persistence import IntegrityError, OperationalError, PersistenceError, ProcessRecorder, StoredEvent
 from eventsourcing.postgres import PostgresDatastore, PostgresProcessRecorder
 from psycopg.conninfo import conninfo_to_dict
+from typer.testing import CliRunner
 
+from infra.cli import app
 from infra.embedded import LedgerReader, in_memory, open_ledger, open_reader
 from infra.replay import replay_ledger
 from infra.served import open_shard
@@ -263,6 +266,20 @@ def test_frozen_writer_that_is_replaced_can_do_no_more_harm(ledger: PostgresAddr
             assert not [key for key, _ in successor.store.inbox() if key[0] == "frozen"]
 
 
+def test_process_that_is_frozen_is_replaced_and_wakes_to_an_error(ledger: PostgresAddress,
+                                                                  holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGSTOP)
+    with pytest.raises(LedgerLocked, match=f"process {holder.pid} on"), open_ledger(ledger):
+        pass
+    with open_shard(ledger, venue=SimulatedVenue(), takes_over=True) as successor:
+        list(successor.ingest(delivered(lines_of(BUSY)[:1], source="successor")))
+        holder.send_signal(signal.SIGCONT)
+        with pytest.raises(LedgerLocked, match=f"process {os.getpid()} on"), open_ledger(ledger):
+            pass
+
+        assert successor.house.position == len(rows_in(ledger))
+
+
 def test_a_writer_whose_lock_is_lost_never_takes_another_connection(ledger: PostgresAddress) -> None:
     with open_ledger(ledger) as shard:
         writer = recorder(shard)._writer().info.backend_pid
@@ -454,6 +471,56 @@ def test_reader_sees_one_moment_within_a_snapshot(ledger: PostgresAddress) -> No
         with open_ledger(ledger) as shard:
             list(shard.ingest(delivered(lines_of(BUSY)[:1], source="another")))
         assert end == reader.end()
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+COMMANDS: Final = ("accounts", "calls", "journal", "markets", "funds", "events", "account ann", "statement ann",
+                   "record records.jsonl r5", "accounts --at-position 9", "journal --from 2019-09-24T18:00:00Z",
+                   "account nobody", "record records.jsonl nothing")
+
+
+def clearing(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, words)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_commands_answer_as_on_a_file(shard_address: PostgresAddress, tmp_path: Path) -> None:
+    records, file = tmp_path / "records.jsonl", str(tmp_path / "ledger.db")
+    records.write_bytes(b"\n".join(line.replace(b"\n", b" ") for line in lines_of(BUSY)) + b"\n")
+    summaries = []
+    for ledger in (file, shard_address.url):
+        code, out, _ = clearing("ingest", str(records), "--ledger", ledger, "--venue", "simulated", "--json")
+        summaries.append({**json.loads(out), "seconds": None})
+
+        assert 0 == code
+    assert summaries[0] == summaries[1]
+    for command in COMMANDS:
+        for how in ("--json", ""):
+            words = [*command.split(), *filter(None, [how])]
+
+            assert clearing(*words, "--ledger", file) == clearing(*words, "--ledger", shard_address.url), words
+    answers = [{**json.loads(clearing("replay", "--ledger", ledger, "--json")[1]), "seconds": None}
+               for ledger in (file, shard_address.url)]
+    assert answers[0] == answers[1]
+    assert [] == answers[0]["differences"]
+
+
+def test_there_is_no_shard_yet(shard_address: PostgresAddress) -> None:
+    code, out, err = clearing("accounts", "--ledger", shard_address.url)
+
+    assert (2, "") == (code, out)
+    assert f"expected a ledger at {shard_address}, there is none; `clearing ingest FILE --ledger '" in err
+
+
+@pytest.mark.parametrize("command", [["accounts"], ["ingest", "-"], ["replay"]], ids=lambda words: words[0])
+def test_a_server_that_is_away_is_said_so_without_its_password(command: list[str]) -> None:
+    code, _, err = clearing(*command, "--ledger", "postgresql://u:secret@/none?host=/nowhere&shard=desk")
+
+    assert 1 == code
+    assert "Error: the store failed: connection" in err
+    assert "or that the server answers" in err
+    assert "secret" not in err
 
 
 STATEMENTS: Final[Sequence[tuple[str, str]]] = [
