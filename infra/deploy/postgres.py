@@ -136,8 +136,10 @@ class Server:
 
     def remove(self) -> None:
         """Stop serving and delete all that there was."""
-        self.stop("immediate")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.stop("immediate")
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def _as_user(self) -> dict[str, Any]:
