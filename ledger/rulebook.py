@@ -22,6 +22,7 @@ from ledger.risk.collateral import ValueTiers
 from ledger.risk.liquidation import LiquidationRule
 from ledger.risk.margin import Thresholds
 from ledger.risk.oracle import OracleRule
+from ledger.risk.orders import OrderMargin
 from ledger.risk.requirement import Brackets
 
 DEFAULT_NAME, DEFAULT_VERSION = "house", 1
@@ -67,6 +68,8 @@ class Rulebook(BaseModel):
     calls: CallRule
     liquidation: LiquidationRule
     oracle: OracleRule
+    # Absent: open orders reserve nothing.
+    orders: OrderMargin | None = None
     assets: dict[Id, AssetRow]
     instruments: dict[Id, InstrumentRow]
 

@@ -94,9 +94,10 @@ def _prices(balances: Mapping[str, Decimal], holdings: Sequence[Holding], holdin
     instrument = holding.instrument
     repriced = repriced_pool(balances, holdings, instrument, partial(valuation.repriced, instrument), rules)
     edges = slope_edges(balances, holdings, instrument, partial(valuation.per_price, instrument), rules)
+    curved = holding.contract_type == "inverse"
     liquidation = liquidation_price(repriced, mark=holding.mark, line=rules.thresholds.liquidation,
-                                    rising=holding.size < 0, edges=edges)
-    return liquidation, bankruptcy_price(repriced, mark=holding.mark)
+                                    rising=holding.size < 0, edges=edges, curved=curved)
+    return liquidation, bankruptcy_price(repriced, mark=holding.mark, curved=curved)
 
 
 # --- figures that follow from margins ----------------------------------------------------------------------------
@@ -127,8 +128,13 @@ def loan_to_value(*, liabilities: Decimal, collateral_value: Decimal) -> Decimal
 
 
 def entry_price(holding: Holding) -> Decimal:
-    """The average price that a position was opened at: cost / (size x contract size), down to 18 places."""
+    """The average price that a position was opened at: cost / (size x contract size), down to 18 places.
+
+    Of an inverse position size x contract size / -cost.
+    """
     sign = 1 if holding.size > 0 else -1
+    if holding.contract_type == "inverse":
+        return divide_down(sign * holding.size * holding.contract_size, -sign * holding.cost, FINEST)
     return divide_down(sign * holding.cost, sign * holding.size * holding.contract_size, FINEST)
 
 

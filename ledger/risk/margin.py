@@ -2,8 +2,8 @@
 
 A pool is what is margined together: the cross pool, or one isolated position. Its margin equity (collateral after
 haircuts, less liabilities, plus unrealised PnL and accrued funding) is measured against its margins. Ratios are
-compared by cross-multiplication, never divided. This file never rounds a figure that a decision rests on, and
-holds no state.
+compared by cross-multiplication, never divided. This file rounds no figure that a decision rests on but what an
+inverse contract divides by its price, and holds no state.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pydantic_core import PydanticCustomError
 
 from ledger.amounts import FINEST, ONE, ZERO, Factor, WirePositive, divide_down
 from ledger.risk.collateral import ValueTiers
+from ledger.risk.holding import Holding as Holding  # noqa: PLC0414 # named here by all who ask for margins
+from ledger.risk.holding import notional_of, value_of
 from ledger.risk.requirement import Brackets, with_leverage
 
 Status = Literal["healthy", "warning", "margin-call", "liquidation", "bankrupt", "unpriced"]
@@ -67,22 +69,6 @@ class Rules(Protocol):
         """The margins of an instrument."""
 
 
-class Holding(NamedTuple):
-    """One position as margin sees it: signed size in contracts, cost and accrued funding in the settlement asset."""
-
-    instrument: str
-    margin_mode: str
-    position_side: str
-    size: Decimal
-    cost: Decimal
-    mark: Decimal
-    accrued: Decimal
-    contract_size: Decimal
-    settlement_asset: str
-    quantum: Decimal
-    leverage: Decimal | None
-
-
 class PositionMargin(NamedTuple):
     """One position's share of the figures, in the valuation asset."""
 
@@ -121,10 +107,12 @@ def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], 
 
     Formula:  account equity = balances + unrealised PnL + accrued funding at marks;
               margin equity  = the same with positive balances after haircuts;
-              margins        = sum over positions of their brackets at |size| x contract size x mark.
+              margins        = sum over positions of their brackets at |size| x contract size x mark, or
+                               |size| x contract size / mark of an inverse contract.
     Units:    valuation asset; `price_of(asset)` is what one unit is worth in it, None where unknown. An asset
               without price counts zero when held and makes the pool `unpriced` when owed or settled in.
-    Rounding: none (a chosen leverage rounds its initial margin up). Source: docs/margin.md.
+    Rounding: none but what a division needs: an inverse position's value at its mark (to 18 places, against the
+              account) and a chosen leverage's initial margin (to the quantum, up). Source: docs/margin.md.
     """
     pnl = funding = initial = maintenance = ZERO
     unpriced: list[str] = []
@@ -134,8 +122,11 @@ def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], 
         if price is None:
             unpriced.append(holding.settlement_asset)
             continue
-        value = holding.size * holding.contract_size * holding.mark
-        notional = abs(value)
+        if holding.contract_type == "inverse":
+            value, notional = _inverse(holding)
+        else:
+            value = holding.size * holding.contract_size * holding.mark
+            notional = abs(value)
         position_pnl = value - holding.cost
         position_initial, position_maintenance = rules.requirement(holding.instrument).margins(notional)
         if holding.leverage is not None:
@@ -167,6 +158,13 @@ def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], 
     rest = pnl + funding
     return PoolMargin(gross + rest, collateral - liabilities + rest, collateral, liabilities, pnl, funding,
                       initial, maintenance, tuple(unpriced), tuple(positions))
+
+
+def _inverse(holding: Holding) -> tuple[Decimal, Decimal]:
+    """(value, notional) at the mark of an inverse position, to 18 places: the one down, the other up."""
+    size, contract_size, mark = holding.size, holding.contract_size, holding.mark
+    return (value_of(size=size, contract_size=contract_size, price=mark, contract_type="inverse"),
+            notional_of(size=size, contract_size=contract_size, price=mark, contract_type="inverse"))
 
 
 def below(pool: PoolMargin, line: Decimal) -> bool:
