@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from infra import cli_reports, cli_shards
+from infra import cli_reports, cli_shards, cli_streams
 from infra.cli_console import (
     MISMATCH,
     AsJson,
@@ -120,6 +120,9 @@ for _report in (cli_reports.events, cli_reports.account, cli_reports.accounts, c
                 cli_reports.statement, cli_reports.journal, cli_reports.markets, cli_reports.funds,
                 cli_reports.record, cli_shards.shards, cli_shards.reconcile):
     app.command()(_report)
+app.add_typer(cli_streams.topics_app, name="topics")
+app.command("worker")(cli_streams.run_worker)
+app.command("relay")(cli_streams.run_relay)
 
 
 # --- margin ------------------------------------------------------------------------------------------------------
