@@ -35,10 +35,10 @@ def margin(
     [{"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]},
     "marks": {"BTC-USD": "9500"}}' | clearing margin -
     """
-    from infra.calculator import REQUEST_BYTES_MAX, BadInput, answer
+    from infra.calculator import REQUEST_BYTES_MAX, BadInput, answer, read_question
     from infra.streams.records import open_input
     from infra.what_if import grid as grid_of
-    from infra.what_if import moved, read_move, read_question
+    from infra.what_if import moved, read_move
 
     if grid and what_if:
         raise CommandFault("expected --grid or --what-if, came both; leave one out")

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from infra.calculator import BadInput, InputFault, MarginAnswer, answer, read_question
+from infra.calculator import BadInput, MarginAnswer, answer, read_question
+from infra.input_fault import InputFault
 from ledger.amounts import FINEST, PRICE_MAX, PRICE_MIN, divide_down, exact, plain
 
 _MOVE: Final = re.compile(r"(.+)=([+-]?[0-9]{1,6}(?:\.[0-9]{1,6})?)%").fullmatch
@@ -65,7 +66,7 @@ def what_if(raw: bytes, moves: Sequence[Move]) -> MarginAnswer:
 def grid(raw: bytes, name: str = EVERY, steps: Sequence[Decimal] = GRID) -> list[Mapping[str, Any]]:
     """The account's figures at each step of one mark, or of every mark together, in percent."""
     read_question(raw)
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for step in steps:
         found = moved(raw, [Move(name, step)])
         rows.append({"move": plain(step), "status": found.status, "account_equity": found.account_equity,

@@ -97,6 +97,17 @@ def test_multi_assets_values_credits_low_and_requirements_at_the_ask() -> None:
     assert ("9500", "1000.1") == (found["margin_equity"], found["initial_margin"])
 
 
+def test_open_orders_reserve_margin_and_the_loss_of_filling_them() -> None:
+    """1 BTC at 9,253.30, mark 9,259.84, 20x: 462.665, and nothing lost; 10 above the mark another 10."""
+    def free(price: str) -> str:
+        order = {"instrument": "BTCUSDT", "side": "buy", "remaining": "1", "price": price, "leverage": "20"}
+        found = asked("binance-usdm", [], {"USDT": "1000"}, {"BTCUSDT": "9259.84"}, [PERPETUAL], [order])
+        assert "1000" == found["account_equity"]
+        return str(found["free_collateral"])
+
+    assert ("537.335", "526.508") == (free("9253.30"), free("9269.84"))
+
+
 @pytest.mark.parametrize(("path", "value", "expected"), [
     (("instruments", "*", "requirement", "tiers", 1, "floor"), "0", "floors to rise"),
     (("instruments", "*", "requirement", "tiers", 0, "floor"), "1", "a first tier with floor 0"),
