@@ -217,7 +217,7 @@ def _apply_fill(house: ClearingHouse, command: PostFill) -> Recorded:
     after = accounts.evolve(state, event, lines)
     if terms.increases and state.is_margined and command.liquidation_order_id is None:
         margin = house.margin(after, pool_name(*terms.key))
-        if margin.margin_equity < margin.initial_margin:
+        if margin.free < 0:
             # This flag changes neither the postings nor the state after.
             event = event.model_copy(update={"flags": [*flags, "initial-margin-breached"]})
     return house.append(f"account:{command.account}", event, lines, after)

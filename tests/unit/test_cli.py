@@ -156,7 +156,7 @@ def position_of(ledger: Path, topic: str, **fields: str) -> int:
 # --- help --------------------------------------------------------------------------------------------------------
 
 COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "statement", "journal", "markets",
-                   "funds", "record", "margin", "replay", "shards", "reconcile")
+                   "funds", "record", "margin", "rulebooks", "rulebook", "replay", "shards", "reconcile")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -715,6 +715,26 @@ def test_replay_lists_what_differs_and_ends_with_three(own_desk: Path) -> None:
     assert 3 == answer.code
     assert "inbox" in answer.out
     assert "expected nothing to differ, 1 thing does" in answer.err
+
+
+def test_margin_draws_a_grid_and_asks_what_if(tmp_path: Path) -> None:
+    file = tmp_path / "portfolio.json"
+    file.write_text(json.dumps({"rulebook": "house", "marks": {"BTC-USD": "9500"}, "account": {
+        "collateral": {"USD": "1000"},
+        "positions": [{"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]}}))
+
+    assert "bankrupt" == clearing("margin", file, "--what-if", "BTC-USD=-10%").json["status"]
+    assert ["-50", "bankrupt"] == [clearing("margin", file, "--grid").json[0][key] for key in ("move", "status")]
+    assert "free collateral" in clearing("margin", file, "--grid", "--table").out
+    assert "expected a move" in clearing("margin", file, "--what-if", "BTC-USD").err
+
+
+def test_rulebooks_are_listed_and_printed_whole() -> None:
+    names = [row["name"] for row in clearing("rulebooks", "--json").json]
+
+    assert {"house", "binance-usdm", "okx-multi-currency"} <= set(names)
+    assert "binance-usdm" == clearing("rulebook", "binance-usdm").json["name"]
+    assert "expected one of" in clearing("rulebook", "no-such").err
 
 
 def test_margin_answers_in_json_with_the_fields_of_the_contract(tmp_path: Path) -> None:
