@@ -39,6 +39,7 @@ from infra.cli_console import (
 from ledger.amounts import plain
 from ledger.events import TOPICS, UPCASTS
 from projections import queries
+from projections.account_report import BalanceLine, PoolLine, PositionLine, account_report
 from projections.accounts import ACCOUNTS
 from projections.funds import FUND_MOVEMENTS, FUNDS, SHORTFALLS
 from projections.margin_calls import MARGIN_CALLS
@@ -151,22 +152,22 @@ def account(
     """
     with reading(ledger, at, at_position) as view:
         _require_account(view, account)
-        report = queries.account_report(view.house, account)
+        report = account_report(view.house, account)
         if report is None:
             raise CommandFault(f"account {account!r} is in the read models and not in the log; `clearing replay` shows "
                                "where they differ", MISMATCH)
         calls = [call for call in _calls(view, account) if call["state"] == "open"]
         unit = report.valuation_asset
         parts = [
-            Part("pools", _fields(report.pools), queries.PoolLine._fields, {
+            Part("pools", _fields(report.pools), PoolLine._fields, {
                 "pool": "pool", "status": "status", "by marks": "status_by_marks",
                 f"account equity {unit}": "account_equity", "margin equity": "margin_equity", "IM": "initial_margin",
                 "MM": "maintenance_margin", "ratio": "margin_ratio", "free collateral": "free_collateral",
                 "withdrawable": "withdrawable", "call": "call_id", "liquidation": "liquidation_id"}, "No pools."),
-            Part("balances", _fields(report.balances), queries.BalanceLine._fields, {
+            Part("balances", _fields(report.balances), BalanceLine._fields, {
                 "pool": "pool", "asset": "asset", "amount": "amount", f"worth {unit}": "value",
                 "withdrawable": "withdrawable"}, "No balances."),
-            Part("positions", _fields(report.positions), queries.PositionLine._fields, {
+            Part("positions", _fields(report.positions), PositionLine._fields, {
                 "instrument": "instrument", "side": "position_side", "size": "size", "entry": "entry_price",
                 "mark": "mark", f"notional {unit}": "notional", "unrealised PnL": "unrealised_pnl",
                 "IM": "initial_margin", "MM": "maintenance_margin", "liquidation price": "liquidation_price",
