@@ -9,10 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from decimal import Decimal
 from typing import Any
 
-from ledger.amounts import exact
+from ledger.amounts import ZERO, exact
 from ledger.events import Recorded
 from ledger.states import States
 from projections import queries
@@ -22,6 +21,8 @@ from projections.journal import TRIAL_BALANCE, imbalances
 from projections.margin_calls import LIQUIDATION_ORDERS, LIQUIDATIONS, MARGIN_CALLS
 from projections.markets import ASSETS, HALTS, MARKET_SOURCES, MARKETS
 from projections.read_model import ALL, ReadModels
+
+NO_RATES = (None, None, None, ZERO, ZERO)
 
 
 def contents(models: ReadModels) -> dict[str, list[tuple[Any, ...]]]:
@@ -85,14 +86,13 @@ def states_of(states: States) -> Mapping[str, Any]:
             row.lot_size) for name, row in states.markets.items()},
         "price sources": {(name, source): row for name, market in states.markets.items()
                           for source, row in market.sources.items()},
-        "assets": {name: (row.quantum, row.pricing_instrument, *(row.rates[-1] if row.rates
-                                                         else (None, None, None, Decimal(0), Decimal(0))))
+        "assets": {name: (row.quantum, row.pricing_instrument, *(row.rates[-1] if row.rates else NO_RATES))
                    for name, row in states.assets.items()},
         "funds": {key: row.balance for key, row in states.funds.items() if row.balance},
         "halts": set(states.halts),
         "house": {key: amount for key, amount in states.house.balances.items() if amount},
-        "open interest": {name: sum((max(Decimal(0), position.size) for state in accounts
-                                     for key, position in state.positions.items() if key[0] == name), Decimal(0))
+        "open interest": {name: sum((max(ZERO, position.size) for state in accounts
+                                     for key, position in state.positions.items() if key[0] == name), ZERO)
                           for name in states.markets}}
 
 

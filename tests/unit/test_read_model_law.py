@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import pytest
-
-from infra.venue import SimulatedVenue
-from ledger.events import EVENTS, TransferReceived
+from ledger.events import EVENTS, LiquidationOrderPlaced
 from tests.unit.ledger_scenario import Scenario, rules
 from tests.unit.read_model_law import hold_to_states
 
@@ -101,20 +96,55 @@ def whole_story() -> Scenario:
     s.price("BTC-JAN", "10004")
     s.fill("A", "buy", "0.1", "10000", instrument="BTC-JAN")
     s.fill("A", "sell", "0.1", "10000", instrument="BTC-JAN")
-    # A fall: warnings, calls met, withdrawn, expired and superseded; liquidations of each end.
-    for at, price in (("10:40:00", "9400"), ("10:41:00", "8900"), ("10:42:00", "8700")):
-        s.clock(at)
-        s.price("BTC-USD", price)
-        s.price("BTC-USD", price, source="other")
+    fall(s)
     return s
 
 
+def sol(s: Scenario, at: str, price: str) -> None:
+    """A mark of SOL-USD once log time has come to it."""
+    s.clock(at)
+    s.price("SOL-USD", price)
+
+
 def fall(s: Scenario) -> None:
-    """C is brought down step by step until its call is met, withdrawn, expired and superseded, and it owes."""
-    s.account("E")
-    s.deposit("E", "USD", "11000")
-    s.deposit("E", "BTC", "0.01")
-    s.fill("E", "buy", "10", "10000", instrument="ETH-USD")
+    """Calls of each end, liquidations that fill and fall short: SOL-USD falls, of which each account holds 1,000.
+
+    Each has 11 USD a coin and bought at 100; 2 % of the notional must stay.
+    """
+    s.instrument("SOL-USD")
+    sol(s, "10:40:00", "100")
+    for name in ("E", "F", "G", "J"):
+        s.account(name)
+        s.deposit(name, "USD", "10200")
+        s.deposit(name, "USD", "800", id=f"more-{name}")
+        s.fill(name, "buy", "1000", "100", instrument="SOL-USD")
+    s.deposit("J", "BTC", "0.002")
+    sol(s, "10:41:00", "92")
+    sol(s, "10:42:00", "91.2")
+    s.deposit("E", "USD", "1500")
+    sol(s, "10:43:00", "92")
+    sol(s, "10:44:00", "91.2")
+    s.deposit("J", "USD", "800", reverses="more-J")
+    s.deposit("nobody", "USD", "1")
+    s.send("halt", scope="SOL-USD", what="liquidations", reason="odd prices", by="desk")
+    s.send("resume", scope="SOL-USD", what="liquidations", reason="true", by="desk")
+    s.clock("11:44:00")
+    order = s.last(LiquidationOrderPlaced)
+    s.send("liquidation-result", account=order.account, liquidation_order_id=order.order_id, result="rejected")
+    order = s.last(LiquidationOrderPlaced)
+    s.send("liquidation-result", account="J", liquidation_order_id=order.order_id, result="expired")
+    s.fill(order.account, "sell", "1", "90", instrument="SOL-USD", liquidation_order_id=order.order_id)
+    s.send("liquidation-result", account=order.account, liquidation_order_id=order.order_id, result="filled")
+    sol(s, "11:45:00", "88")
+    for _ in range(8):
+        if not s.house.open_orders:
+            break
+        name = next(iter(s.house.open_orders))
+        order = next(row for row in s.events(LiquidationOrderPlaced) if row.order_id == name)
+        left = s.state(order.account).liquidations[order.pool].orders[name].remaining
+        s.fill(order.account, order.side, str(left), "86", instrument=order.instrument,
+               liquidation_order_id=name)
+    s.clock("12:45:00")
 
 
 def test_read_models_say_what_the_states_say_after_every_event() -> None:

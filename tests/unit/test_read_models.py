@@ -34,14 +34,9 @@ from ledger.events import (
     FundMovementRefused,
     Halted,
     InstrumentListed,
-    InterestItem,
-    InterestRateSet,
-    InterestSettled,
-    IsolatedMarginRefused,
     LiquidationCompleted,
     LiquidationOrderCancelled,
     LiquidationOrderPlaced,
-    LiquidationResultRecorded,
     LiquidationStarted,
     MarginCallExpired,
     MarginCallIssued,
@@ -49,7 +44,6 @@ from ledger.events import (
     MarginCallSuperseded,
     MarginCallWithdrawn,
     MarginWarned,
-    MarketSettled,
     OrderReserved,
     PositionSettled,
     PriceRecorded,
@@ -57,21 +51,15 @@ from ledger.events import (
     ProvisionalMarkSet,
     Recorded,
     RecordRejected,
-    Resumed,
     RulebookPublished,
     RulebookVersion,
     ShortfallClaimed,
     ShortfallCovered,
     TradingSettingsChanged,
-    TransferReceived,
-    TransferRefused,
-    TransferSent,
     Trigger,
     WarningEnded,
-    WithdrawalCancelled,
     WithdrawalHeld,
     WithdrawalRefused,
-    WithdrawalSettled,
     Withdrawn,
 )
 from ledger.postings import postings
@@ -396,7 +384,8 @@ def test_a_position_keeps_its_totals_until_it_is_flat() -> None:
     last = log.filled("sell", "3", "110", "-2", cost="-220", pnl="9.5", index="5")
 
     assert {"account": "A1", "instrument": "BTC-USD", "margin_mode": "cross", "position_side": "net",
-            "settlement_asset": "USD", "size": "-2", "cost": "-220", "leverage": None, "funding_index": "5", "realised_pnl": "19.5", "funding": "-0.75",
+            "settlement_asset": "USD", "size": "-2", "cost": "-220",
+            "leverage": None, "funding_index": "5", "realised_pnl": "19.5", "funding": "-0.75",
             "log_position": last} == only(log, "view_positions")
 
 
@@ -615,7 +604,8 @@ def test_an_order_goes_from_open_to_part_filled_to_filled() -> None:
     assert {"order_id": "order-1", "liquidation_id": "liquidation-1", "account": "A1", "pool": "cross",
             "instrument": "BTC-USD", "position_side": "net", "side": "sell", "size": "3", "filled": "0",
             "limit_price": "9000", "state": "open", "reason": None, "placed_at": at(placed),
-            "expires_at": "2019-09-24T02:00:00Z", "closed_at": None, "result": None, "result_at": None} == only(log, "view_liquidation_orders")
+            "expires_at": "2019-09-24T02:00:00Z", "closed_at": None, "result": None, "result_at": None,
+            } == only(log, "view_liquidation_orders")
 
     log.filled("sell", "1", "100", "2", order="order-1")
 
@@ -820,7 +810,8 @@ def test_a_shortfall_is_covered_step_by_step() -> None:
     claimed = log.claimed("30")
 
     assert {"claim_id": "claim-1", "account": "A1", "pool": "cross", "asset": "USD", "amount": "30", "covered": "0",
-            "uncovered": "30", "time": at(claimed), "position": claimed, "recourse": "limited"} == only(log, "view_shortfalls")
+            "uncovered": "30", "time": at(claimed), "position": claimed, "recourse": "limited",
+            } == only(log, "view_shortfalls")
 
     log.covered("10", "20")
     log.covered("15", "5")
