@@ -18,10 +18,12 @@ from itertools import count
 from typing import Any, Final, NamedTuple, TypeVar, get_args, get_type_hints
 
 from ledger.amounts import ZERO, Time, exact, nanoseconds, rfc3339
-from projections.accounts import ACCOUNTS, AccountRow
+from ledger.states import ALL
+from projections.accounts import ACCOUNTS, POSITIONS, AccountRow
 from projections.database import Connection
 from projections.journal import JOURNAL, TRIAL_BALANCE, JournalLine, TrialBalanceRow
 from projections.margin_calls import MARGIN_CALLS, MarginCallRow
+from projections.markets import HALTS, HaltRow
 from projections.records import APPLIED, RECORDS, RecordLine
 from projections.tables import Table
 
@@ -87,6 +89,12 @@ def margin_calls(connection: Connection, *, account: str | None = None,
     return select(connection, MARGIN_CALLS, {"account": account, "state": state}, order=("issued_position",))
 
 
+def halts(connection: Connection, account: str) -> Iterator[HaltRow]:
+    """The halts in force that concern an account: its own, those of all, and those of what it holds."""
+    scopes = {ALL, account, *(row.instrument for row in select(connection, POSITIONS, {"account": account}))}
+    return (row for row in select(connection, HALTS) if row.scope in scopes)
+
+
 def records(connection: Connection, source: str, record: str) -> list[RecordLine]:
     """All outcomes of a record's id, in log order: the first spent it, later ones were conflicts."""
     return list(select(connection, RECORDS, {"source": source, "record_id": record}))
@@ -110,9 +118,9 @@ def refusals(connection: Connection, *, outcome: str | None = None, reason: str 
     return (row for row in found if row.outcome != APPLIED)
 
 
-def records_at_line(connection: Connection, source: str, line: int) -> list[RecordLine]:
-    """The outcomes of what stood in this line of a source."""
-    return list(select(connection, RECORDS, {"source": source, "line": line}))
+def records_at(connection: Connection, source: str, **place: int) -> list[RecordLine]:
+    """The outcomes of what stood at a place of a source: its `line`, or its `partition` and `offset`."""
+    return list(select(connection, RECORDS, {"source": source, **place}))
 
 
 def sources(connection: Connection) -> list[str]:
