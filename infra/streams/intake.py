@@ -25,7 +25,7 @@ from infra.shard import Shard
 from infra.streams.records import Delivered, Place, read
 from infra.streams.topics import ACCOUNTS, CONTROL, INPUTS, PRICES
 from ledger.amounts import NANOSECONDS
-from ledger.commands import MoveClock
+from ledger.commands import MoveClock, MoveFund
 
 RECORDS_PER_BATCH: Final = 1_000
 POLL_MS: Final = 100
@@ -161,6 +161,8 @@ class Intake:
         batch = [read(Place(row.topic, row.partition, row.offset),
                       unframed(row.value, {name: value for name, value in row.headers or ()}), latest=ahead)
                  for _, row in keyed]
+        # A fund is one for all shards, and shard 0 keeps it: what others would add to theirs was paid in once.
+        batch = [delivered for delivered in batch if not self.partition or type(delivered.command) is not MoveFund]
         batch += self._clock(len(rows))
         if not batch:
             # Aborted transactions and markers move a partition's end without a record.
