@@ -107,6 +107,11 @@ class Scene:
         market = self.house.markets.get(instrument)
         return Decimal(INSTRUMENTS[instrument][4]) if market is None or market.mark is None else market.mark
 
+    @staticmethod
+    def held_asset(state: AccountState) -> str:
+        """An asset that the account has, if it has any."""
+        return next((asset for asset, amount in state.balances[CROSS].items() if amount > 0 and asset in ASSETS), "USD")
+
     def amount_of(self, state: AccountState, pool: str, asset: str, part: str | None, beyond: int) -> Decimal:
         """A part of a pool's balance, or what is just withdrawable and `beyond` quanta more; never none."""
         balance, quantum, house = state.balance(pool, asset), Decimal(ASSETS[asset]), self.house
@@ -221,8 +226,9 @@ class Withdraws(NamedTuple):
 
     def say(self, scene: Scene) -> Record | Line | None:
         state = scene.account(self.account)
-        amount = scene.amount_of(state, CROSS, self.asset, self.part, self.beyond)
-        return scene.record("withdrawal", late=self.late, account=state.account, asset=self.asset,
+        asset = scene.held_asset(state) if self.asset == "held" else self.asset
+        amount = scene.amount_of(state, CROSS, asset, self.part, self.beyond)
+        return scene.record("withdrawal", late=self.late, account=state.account, asset=asset,
                            amount=plain(amount), hold=self.hold)
 
 

@@ -75,9 +75,10 @@ class Transfers(NamedTuple):
 
     def say(self, scene: Scene) -> Record | Line | None:
         state = scene.account(self.account)
-        amount = scene.amount_of(state, CROSS, self.asset, self.part, self.beyond)
+        asset = scene.held_asset(state) if self.asset == "held" else self.asset
+        amount = scene.amount_of(state, CROSS, asset, self.part, self.beyond)
         return scene.record("transfer", account=state.account, to_account=scene.account(self.to_account).account,
-                           asset=self.asset, amount=plain(amount))
+                           asset=asset, amount=plain(amount))
 
 
 class MovesMargin(NamedTuple):

@@ -158,8 +158,9 @@ _relists = st.one_of(
     st.builds(ListsAsset, _asset, st.sampled_from(["0.01", "0.0001", "0.00000001"]), st.booleans()),
     st.builds(ListsInstrument, _instrument, st.sampled_from([None, None, "5"]),
               st.sampled_from([None, None, None, "linear", "inverse"])))
-_withdraws = st.builds(Withdraws, _account, _asset, st.sampled_from([None, None, "0.1", "0.5", "1", "2"]),
-                       st.sampled_from([0, 0, 1, -1]), _late, st.sampled_from([None, None, True, False]))
+_asset_or_held = st.one_of(_asset, st.just("held"), st.just("held"))
+_withdraws = st.builds(Withdraws, _account, _asset_or_held, st.sampled_from([None, None, "0.1", "0.5", "1", "2"]),
+                       st.sampled_from([0, 0, 1, -1]), _late, st.sampled_from([None, False, True, True]))
 _fills_order = st.builds(
     FillsOrder, st.integers(0, 3), st.sampled_from(["1", "1", "0.5", "0.1", "2"]),
     st.sampled_from([None, "1", "1", "0.98", "1.02", "0.7", "1.4"]), _late,
@@ -180,8 +181,8 @@ _ends_withdrawal = st.builds(EndsWithdrawal, st.integers(0, 3), st.booleans(),
 _chooses = st.builds(
     Chooses, _account, st.one_of(st.none(), _instrument), st.sampled_from([None, "2", "5", "12.5", "100"]),
     st.sampled_from([None, None, "cross", "isolated"]), st.sampled_from([None, None, None, "net", "hedge"]))
-_transfers = st.builds(Transfers, _account, _account, _asset, st.sampled_from([None, None, "0.1", "0.5", "1", "2"]),
-                       st.sampled_from([0, 0, 1, -1]))
+_transfers = st.builds(Transfers, _account, _account, _asset_or_held,
+                       st.sampled_from([None, None, "0.1", "0.5", "1", "2"]), st.sampled_from([0, 0, 1, -1]))
 _moves_margin = st.builds(MovesMargin, st.integers(0, 3), st.booleans(),
                           st.sampled_from([None, None, "0.1", "0.5", "1"]), st.sampled_from([0, 0, 1, -1]),
                           st.booleans())
@@ -208,7 +209,7 @@ def _trades(factors: st.SearchStrategy[str], *, wild: bool) -> st.SearchStrategy
                         + (["0.00001", "0.00000000000001"] if wild else [])),
         st.one_of(st.just("1"), factors) if wild else st.sampled_from(["1", "1", "1", "1.002", "0.998", "0.95", "1.1"]),
         st.sampled_from([None, None, *fees]), st.sampled_from([None, None, None, *ASSETS]),
-        st.sampled_from([None, None, "cross", "isolated"]), st.sampled_from([None, None, "3", "20", "7.5"]),
+        st.sampled_from([None, "cross", "isolated"]), st.sampled_from([None, None, "3", "20", "7.5"]),
         st.sampled_from([None] * 8 + ["order-1", "order-77", "order-unknown"]), _late, _seconds,
         st.sampled_from([None, None, None, "long", "short"]))
 
@@ -225,10 +226,10 @@ def _steps(*, wild: bool) -> st.SearchStrategy[Step]:
     deposits = st.builds(Deposits, _account, _asset, amounts)
     trades, prices = _trades(factors, wild=wild), _prices(factors)
     weighted: list[tuple[int, st.SearchStrategy[Any]]] = [
-        (6, trades), (9, prices), (4, _fills_order), (4, _cures), (2, deposits), (2, _withdraws), (2, _funding),
+        (8, trades), (14, prices), (4, _fills_order), (4, _cures), (2, deposits), (3, _withdraws), (2, _funding),
         (1, _moves_fund), (1, st.builds(Clock, _seconds)), (1, _says_again), (1, _mumbles), (1, _opens),
-        (1, st.one_of(_publishes, _relists)), (1, _reverses), (1, _ends_withdrawal), (1, _chooses), (1, _transfers),
-        (1, _moves_margin), (1, _orders), (1, _sets_rate), (1, _reports), (2, _halts), (1, _settles)]
+        (1, st.one_of(_publishes, _relists)), (1, _reverses), (2, _ends_withdrawal), (1, _chooses), (2, _transfers),
+        (3, _moves_margin), (1, _orders), (1, _sets_rate), (1, _reports), (2, _halts), (1, _settles)]
     return st.sampled_from([one for weight, one in weighted for _ in range(weight)]).flatmap(lambda one: one)
 
 
@@ -242,7 +243,9 @@ def openings(draw: st.DrawFn) -> list[Step]:
     listed = [ListsInstrument(name) for name in INSTRUMENTS]
     steps += listed if draw(st.integers(0, 7)) else listed[:draw(st.integers(1, 2))]
     marked = [Prices(name, "1", "a", None, 0, 0, 0) for name in INSTRUMENTS]
-    steps += marked if draw(st.integers(0, 7)) else marked[1:]
+    if not draw(st.integers(0, 4)):
+        del marked[draw(st.integers(0, len(marked) - 1))]
+    steps += marked
     if not draw(st.integers(0, 2)):
         steps += [SetsRate(asset, draw(_rates), draw(_rates)) for asset in ASSETS]
     if draw(st.booleans()):
@@ -264,7 +267,7 @@ def streams(draw: st.DrawFn, *, steps_max: int = 40, wild: bool | None = False) 
     """A stream of an opening and up to `steps_max` steps; `wild` ones also hold amounts and prices at the bounds."""
     is_wild = draw(st.sampled_from([False, False, False, True])) if wild is None else wild
     steps = draw(openings())
-    steps += draw(st.lists(_steps(wild=is_wild), min_size=min(10, steps_max), max_size=steps_max))
+    steps += draw(st.lists(_steps(wild=is_wild), min_size=min(15, steps_max), max_size=steps_max))
     return Stream(steps, draw(st.booleans()))
 
 
