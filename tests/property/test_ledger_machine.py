@@ -46,7 +46,7 @@ from ledger.house import House
 from ledger.insurance_fund import FundState
 from ledger.market import MarketState
 from ledger.nomination import Everybody, Nominator, PoolPlace
-from ledger.postings import ACCOUNT, fund_owner, postings
+from ledger.postings import ACCOUNT, CROSS, IN_TRANSIT, WITHHELD, fund_owner, postings
 from ledger.risk.margin import PoolMargin, below, liquidatable
 from projections.audit import replay
 from projections.book import NOTIONAL_PER_MAINTENANCE, RELATIVE_TOLERANCE, Book
@@ -176,10 +176,20 @@ def require_conservation(house: ClearingHouse) -> None:
 
 
 def require_honest_funds(house: ClearingHouse) -> None:
-    """What a fund's own events say it holds is what is posted to it (a draw is posted by the account's next event)."""
+    """What a fund's own events say it holds is what is posted to it; what is withheld is what is held for accounts.
+
+    Between two records only: a draw is posted by the account's next event.
+    """
     for (fund, asset), state in house.funds.items():
         assert state.balance == house.house.balance(fund_owner(fund), asset), f"{fund} fund in {asset}"
         assert state.balance >= 0
+    held: Counter[str] = Counter()
+    for account in house.accounts.values():
+        for hold in account.holds.values():
+            held[hold.asset] += hold.amount  # type: ignore[assignment]
+    for asset in house.assets:
+        assert held[asset] == house.house.balance(WITHHELD, asset), f"{asset} withheld is not what is held"
+        assert not house.house.balance(IN_TRANSIT, asset), f"{asset} is in transit between two records"
 
 
 def require_figures(book: Book, house: ClearingHouse) -> None:
@@ -474,6 +484,24 @@ def test_claim_behind_a_cancelled_order_is_named_by_its_own_position() -> None:
               if topic == ShortfallClaimed.TOPIC]
 
     assert [(12, "claim-12")] == [(position, vars(claim)["claim_id"]) for position, claim in claims]
+
+
+def test_two_sources_cannot_hold_two_withdrawals_of_one_id() -> None:
+    """Found by reading: the second hold took the place of the first, whose amount was withheld for ever."""
+    shard = memory_ledger(Witness(Book()))
+    list(shard.ingest(records_of([*LISTED, {"type": "deposit", "account": "a", "asset": "USD", "amount": "50"}])))
+
+    def offer(source: str, **fields: object) -> tuple[str, str | None]:
+        outcome = shard.apply(delivered([json.dumps({"time": TIME, **fields}).encode()], source=source))[0]
+        return outcome.kind, outcome.reason
+
+    held = {"type": "withdrawal", "id": "w", "account": "a", "asset": "USD", "amount": "20", "hold": True}
+    assert ("applied", None) == offer("desk", **held)
+    assert ("rejected", "withdrawal-held") == offer("web", **held)
+    assert ("applied", None) == offer("web", type="withdrawal-settled", id="e", account="a", withdrawal="w")
+    assert {} == shard.house.accounts["a"].holds
+    assert not shard.house.house.balance(WITHHELD, "USD")
+    assert Decimal(30) == shard.house.accounts["a"].balance(CROSS, "USD")
 
 
 @pytest.mark.parametrize(("sizes", "exceeding"), [
