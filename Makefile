@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench docs postgres clean
+.PHONY: help setup demo test check bench docs kafka postgres clean
 
 # The interpreters to try, first fit wins; `make setup PYTHON=...` names one.
 PYTHON ?=
@@ -51,6 +51,9 @@ bench: $(INSTALLED) ## measure, beside peers and bounds
 
 docs: $(INSTALLED) ## write the generated pages anew: docs/events.md, docs/events.json
 	$(BIN)/python -m infra.reference
+
+kafka: $(INSTALLED) ## run an Apache Kafka broker of this project's own until interrupted; its data go with it
+	$(BIN)/python -m infra.deploy.broker
 
 postgres: $(INSTALLED) ## run a PostgreSQL server of this project's own until interrupted; its data go with it
 	$(BIN)/python -m infra.deploy.postgres

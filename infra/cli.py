@@ -22,20 +22,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from infra import cli_lists, cli_record, cli_reports, cli_shards
+from infra import cli_lists, cli_margin, cli_record, cli_reports, cli_shards, cli_streams
 from infra.cli_console import (
     MISMATCH,
     AsJson,
     CommandFault,
     Commands,
     LedgerPath,
-    Output,
-    Part,
     Point,
     open_reader,
     parse_point,
     print_json,
-    show,
     stdout_console,
 )
 from infra.cli_ingest import ingest
@@ -122,52 +119,15 @@ for _report in (
         cli_reports.journal, cli_reports.markets, cli_lists.assets, cli_lists.halts, cli_reports.funds,
         cli_record.record, cli_lists.rejections, cli_shards.shards, cli_shards.reconcile):
     app.command()(_report)
+app.add_typer(cli_streams.topics_app, name="topics")
+app.command("worker")(cli_streams.run_worker)
+app.command("relay")(cli_streams.run_relay)
 
 
-# --- margin ------------------------------------------------------------------------------------------------------
+# --- margin, rulebooks -------------------------------------------------------------------------------------------
 
-
-@app.command()
-def margin(
-        file: Annotated[str, typer.Argument(
-            metavar="FILE", help="A portfolio in JSON; - is standard input.", show_default=False)],
-        as_table: Annotated[bool, typer.Option("--table", help="Print tables and sentences, not JSON.")] = False,
-        as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False) -> None:
-    """Calculate the margin of a portfolio; nothing is recorded.
-
-    \b
-    Example: echo '{"rulebook": "house", "account": {"collateral": {"USD": "1000"}, "positions":
-    [{"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]},
-    "marks": {"BTC-USD": "9500"}}' | clearing margin -
-    """
-    from infra.calculator import REQUEST_BYTES_MAX, BadInput, answer
-    from infra.streams.records import open_input
-
-    with open_input(file) as stream:
-        raw = stream.read(REQUEST_BYTES_MAX + 1)
-    try:
-        found = answer(raw)
-    except BadInput as fault:
-        raise CommandFault(f"{file}: " + f"\nError: {file}: ".join(map(str, fault.faults))) from None
-    if not as_table:
-        typer.echo(found.model_dump_json(indent=2))
-        return
-    document = found.model_dump()
-    positions = [{"pool": pool["pool"], **row} for pool in document["pools"] for row in pool["positions"]]
-    figures = {"pool": "pool", "status": "status", "account equity": "account_equity",
-               "margin equity": "margin_equity", "IM": "initial_margin", "MM": "maintenance_margin",
-               "ratio": "margin_ratio", "free collateral": "free_collateral", "withdrawable": "withdrawable"}
-    show(Output(), [
-        Part("pools", [*document["pools"], {"pool": "all", **document}], (), figures, ""),
-        Part("positions", positions, (), {
-            "pool": "pool", "instrument": "instrument", "size": "signed_size", "mark": "mark", "notional": "notional",
-            "unrealised PnL": "unrealised_pnl", "IM": "initial_margin", "MM": "maintenance_margin",
-            "liquidation price": "liquidation_price", "bankruptcy price": "bankruptcy_price"}, "No positions."),
-        Part("exposures", document["exposures"], (), {
-            "underlying": "underlying", "net delta": "net_delta", "net notional": "net_notional",
-            "gross notional": "gross_notional"}, "")])
-    for sentence in found.explanation:
-        stdout_console().print(sentence, soft_wrap=True)
+for _calculation in (cli_margin.margin, cli_margin.rulebooks, cli_margin.rulebook):
+    app.command()(_calculation)
 
 
 # --- replay ------------------------------------------------------------------------------------------------------

@@ -139,6 +139,23 @@ class Shard:
         """The Merkle root over all committed events."""
         return self.frontier.root()
 
+    # --- sources -------------------------------------------------------------------------------------------------
+
+    def claim(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Take over partitions of sources under a new epoch; the next offset to read of each, 0 of one never read.
+
+        Whoever claimed them before can no longer move their positions.
+        """
+        moves = []
+        for source, partition in sorted(partitions):
+            before = self._positions.get((source, partition))
+            moves.append((before, SourcePosition(source, partition, 0, 1) if before is None
+                          else before._replace(epoch=before.epoch + 1)))
+        head = Head(self.house.position, self.house.log_time, self.frontier.to_bytes(), self.frontier.root())
+        self.store.insert_events([], commit=Commit(self.house.position, head, b"", [], moves))
+        self._positions.update({(after.source, after.partition): after for _, after in moves})
+        return {(after.source, after.partition): after.next_offset for _, after in moves}
+
     # --- batches -------------------------------------------------------------------------------------------------
 
     def ingest(self, records: Iterable[Delivered], *, batch_size: int = 1_000) -> Iterator[Outcome]:

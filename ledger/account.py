@@ -74,7 +74,7 @@ from ledger.events import (
 )
 from ledger.market import MarketState
 from ledger.postings import ACCOUNT, CROSS, Posting, pool_name, postings
-from ledger.risk.collateral import ValueTiers, amount_to_release
+from ledger.risk.collateral import CollateralBlock, amount_to_release
 from ledger.risk.funding import Accrued, accrued
 from ledger.risk.holding import value_of
 from ledger.risk.interest import accrued_interest
@@ -267,13 +267,13 @@ def decide_deposit(state: AccountState, command: Deposit, stamp: Stamp) -> Depos
                      amount=command.amount, balance=state.balance(CROSS, command.asset) + command.amount)
 
 
-def withdrawable(*, balance: Decimal, price: Decimal | None, tiers: ValueTiers, margin: PoolMargin,
+def withdrawable(*, balance: Decimal, price: Decimal | None, tiers: CollateralBlock, margin: PoolMargin,
                  quantum: Decimal) -> Decimal:
     """The lesser of the positive balance and what keeps margin equity at or above initial margin.
 
     Rounding: down to the asset's quantum. Never negative. Calls and stale marks are the caller's to check.
     """
-    free = margin.margin_equity - margin.initial_margin
+    free = margin.free
     if balance <= 0 or free < 0 or margin.unpriced:
         return ZERO
     if price is None:

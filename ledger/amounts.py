@@ -81,6 +81,12 @@ def divide_up(numerator: Decimal, denominator: Decimal, quantum: Decimal) -> Dec
     return quotient * quantum
 
 
+def round_towards_zero(value: Decimal, quantum: Decimal) -> Decimal:
+    """The multiple of `quantum` next to `value` on the side of zero (what integer chains call truncation)."""
+    quotient, remainder = divmod(value, quantum)
+    return quotient * quantum if remainder else value
+
+
 def is_multiple(value: Decimal, quantum: Decimal) -> bool:
     """Whether `value` is a whole number of quanta."""
     return not value % quantum

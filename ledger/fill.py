@@ -18,7 +18,7 @@ from ledger.market import MarketState
 from ledger.postings import CROSS, pool_name
 from ledger.risk.holding import cost_of, notional_of, value_of
 from ledger.risk.pnl import close
-from ledger.risk.requirement import Brackets, with_leverage
+from ledger.risk.requirement import RequirementBlock, with_leverage
 
 
 def position_key(state: AccountState, command: PostFill) -> PositionKey:
@@ -93,7 +93,7 @@ def terms_of(state: AccountState, command: PostFill, market: MarketState, quantu
 
 
 def isolated_transfer(state: AccountState, command: PostFill, terms: FillTerms, market: MarketState, *,
-                      brackets: Brackets, quantum: Decimal, fee: Decimal) -> tuple[Decimal, bool]:
+                      brackets: RequirementBlock, quantum: Decimal, fee: Decimal) -> tuple[Decimal, bool]:
     """Margin that moves from the cross pool (+) or back (-) with a fill of an isolated position, and if it was short.
 
     Opening takes the initial margin at the fill price plus the fee, as far as the cross balance reaches; closing
@@ -125,7 +125,7 @@ def isolated_transfer(state: AccountState, command: PostFill, terms: FillTerms, 
     return moved, moved < needed
 
 
-def _initial(brackets: Brackets, notional: Decimal, leverage: Decimal | None, quantum: Decimal) -> Decimal:
+def _initial(brackets: RequirementBlock, notional: Decimal, leverage: Decimal | None, quantum: Decimal) -> Decimal:
     return round_up(with_leverage(brackets.margins(notional)[0], notional, leverage, quantum), quantum)
 
 
@@ -139,7 +139,7 @@ def flags_of(state: AccountState, command: PostFill, stamp: Stamp, terms: FillTe
         flags.append("during-halt")
     if is_settled:
         flags.append("after-settlement")
-    if terms.key[2] != "net" and terms.closed and terms.increases:
+    if terms.increases and terms.key[2] == ("short" if terms.position.size > 0 else "long"):
         flags.append("leg-exceeded")
     if command.liquidation_order_id is not None:
         order = state.order(command.liquidation_order_id)

@@ -178,8 +178,9 @@ def _priced(state: MarketState, event: PriceRecorded, position: int) -> MarketSt
         return state._replace(version=state.version + 1, sources=sources, sequences=sequences)
     sources = {**state.sources, event.source: (time, event.price)}
     return state._replace(version=state.version + 1, mark=event.price if event.mark is None else event.mark,
-                          mark_time=max(state.mark_time, time), mark_position=position, provisional=False,
-                          sources=sources, sequences=sequences)
+                          # A provisional mark is the log's own, and no measure for the prices that all logs share.
+                          mark_time=time if state.provisional else max(state.mark_time, time),
+                          mark_position=position, provisional=False, sources=sources, sequences=sequences)
 
 
 def _sequences(state: MarketState, event: PriceRecorded | PriceRejected) -> Mapping[tuple[str, str], int]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ledger.account import AccountState, Position, PositionKey
+from ledger.amounts import ONE, ZERO
 from ledger.clearing_house import ClearingHouse
 from ledger.events import (
     AssetListed,
@@ -32,6 +33,8 @@ from ledger.events import (
 from ledger.market import MarketState
 from ledger.nomination import PoolPlace
 from ledger.postings import pool_name
+from ledger.risk.collateral import ValueTiers
+from ledger.risk.requirement import Bracket, Brackets
 from ledger.rulebook import Rulebook
 
 Floats = npt.NDArray[np.float64]
@@ -100,6 +103,9 @@ POOL_EQUITY, POOL_MAINTENANCE, POOL_GROSS, LOWER, UPPER = range(5)
 NOBODY: Final = 0
 
 
+_ANY: Final = Brackets(variant="brackets:1", brackets=[Bracket(floor=ZERO, initial=ONE, maintenance=ONE)])
+
+
 class Holders(Columns):
     """All positions on one instrument under one rulebook. Equity and maintenance are what they add to their pools."""
 
@@ -107,9 +113,11 @@ class Holders(Columns):
         super().__init__(5)
         self.instrument, self.rules = instrument, rules
         requirement = rules.requirement(instrument)
-        self.floors = np.array([float(floor) for floor in requirement.floors])
-        self.rates = np.array([float(step[2]) for step in requirement.steps])
-        self.deductions = np.array([float(step[3]) for step in requirement.steps])
+        # Other blocks are not screened (`Rulebook.is_screened`): any columns do for them.
+        brackets = requirement if isinstance(requirement, Brackets) else _ANY
+        self.floors = np.array([float(floor) for floor in brackets.floors])
+        self.rates = np.array([float(step[2]) for step in brackets.steps])
+        self.deductions = np.array([float(step[3]) for step in brackets.steps])
         self._scalars = (self.floors.tolist(), self.rates.tolist(), self.deductions.tolist())
         self.is_inverse = False
         self.mark = self.funding = self.worth = self.slack = 0.0
@@ -147,8 +155,9 @@ class Balances(Columns):
     def __init__(self, asset: str, rules: Rulebook) -> None:
         super().__init__(4)
         self.asset, self.rules = asset, rules
+        block = rules.collateral(asset)
         self.parts = [(float(floor), np.inf if ceiling is None else float(ceiling), float(kept))
-                      for floor, ceiling, kept in rules.collateral(asset).parts]
+                      for floor, ceiling, kept in (block.parts if isinstance(block, ValueTiers) else ())]
         self.worth = self.slack = 0.0
         self.bears = False
         self.borrow_index = self.lend_index = 0.0
@@ -576,7 +585,7 @@ class Book:
     def _set_lines(self, state: AccountState, pool: str, index: int, version: str) -> None:
         """The two lines that matter in the pool's state: below the lower or at the upper it is nominated."""
         lower, warning_end, call_line, liquidation = self._lines[version]
-        upper, always = math.nan, False
+        upper, always = math.nan, not self._rules[version].is_screened
         if pool in state.warned or pool in state.due or state.liquidations or state.calls:
             call, running = state.calls.get(pool), state.liquidations.get(pool)
             if running is not None:
@@ -585,7 +594,7 @@ class Book:
                 lower, upper = liquidation, float(call.cure_level)
             elif pool in state.warned:
                 lower, upper = call_line, warning_end
-            always = pool in state.due or running is not None
+            always = always or pool in state.due or running is not None
         views = self._views
         views[LOWER][index], views[UPPER][index] = lower, upper
         if always or self._always[index]:

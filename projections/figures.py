@@ -13,8 +13,11 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from ledger.amounts import FINEST, ONE, ZERO, divide_down, divide_up, plain
+from ledger.risk.collateral import ValueTiers
 from ledger.risk.liquidation import bankruptcy_price, liquidation_price, repriced_pool, slope_edges
 from ledger.risk.margin import Holding, PoolMargin, PositionMargin, PriceOf, Rules, Status, evaluate_pool, status
+from ledger.risk.open_orders import OpenOrder
+from ledger.risk.requirement import Brackets
 
 
 class Valuation:
@@ -71,13 +74,14 @@ class PoolFigures(NamedTuple):
 
 
 def pool_figures(pool: str, balances: Mapping[str, Decimal], holdings: Iterable[Holding], valuation: Valuation,
-                 rules: Rules) -> PoolFigures:
+                 rules: Rules, orders: Iterable[OpenOrder] = ()) -> PoolFigures:
     """The figures of one pool; exact but for the prices, which are rounded to 18 places (`ledger.risk.liquidation`).
 
+    Open orders count in the margins, not in the prices: they are cancelled before anything is liquidated.
     Either price is that of the position's instrument alone, all other marks as they are; None where there is none.
     """
     kept = list(holdings)
-    margin = evaluate_pool(balances, kept, valuation.price_of, rules)
+    margin = evaluate_pool(balances, kept, valuation.price_of, rules, orders=orders)
     shares = {row.holding[:3]: row for row in margin.positions}
     rows = []
     for holding in kept:
@@ -94,7 +98,9 @@ def _prices(balances: Mapping[str, Decimal], holdings: Sequence[Holding], holdin
     instrument = holding.instrument
     repriced = repriced_pool(balances, holdings, instrument, partial(valuation.repriced, instrument), rules)
     edges = slope_edges(balances, holdings, instrument, partial(valuation.per_price, instrument), rules)
-    curved = holding.contract_type == "inverse"
+    curved = (holding.contract_type == "inverse" or rules.pool is not None
+              or not isinstance(rules.requirement(instrument), Brackets)
+              or not all(isinstance(rules.collateral(asset), ValueTiers) for asset in balances))
     liquidation = liquidation_price(repriced, mark=holding.mark, line=rules.thresholds.liquidation,
                                     rising=holding.size < 0, edges=edges, curved=curved)
     return liquidation, bankruptcy_price(repriced, mark=holding.mark, curved=curved)
@@ -105,7 +111,7 @@ def _prices(balances: Mapping[str, Decimal], holdings: Sequence[Holding], holdin
 
 def free_collateral(margin: PoolMargin) -> Decimal:
     """Margin equity beyond initial margin; negative where initial margin is breached."""
-    return margin.margin_equity - margin.initial_margin
+    return margin.free
 
 
 def withdrawable_value(margin: PoolMargin) -> Decimal:

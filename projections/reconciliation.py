@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from ledger.amounts import ZERO, exact, plain
 from ledger.encoding import decode
-from ledger.events import PriceRecorded, PriceRejected
-from ledger.postings import fund_owner
+from ledger.events import MarketSettled, PriceRecorded, PriceRejected
+from ledger.postings import IN_TRANSIT, fund_owner
 from projections.database import Connection
 from projections.funds import FUNDS
 from projections.journal import TRIAL_BALANCE
@@ -24,7 +24,7 @@ from projections.queries import select
 from projections.trades import OPEN_TRADES
 
 ACCEPTED: Final = "accepted"
-_PRICES: Final = (PriceRecorded.TOPIC, PriceRejected.TOPIC)
+_PRICES: Final = (PriceRecorded.TOPIC, PriceRejected.TOPIC, MarketSettled.TOPIC)
 
 # (version, topic, state) of a stream's events in order.
 Stream = Callable[[str], Iterable[tuple[int, str, bytes]]]
@@ -99,9 +99,12 @@ class PriceDecision(NamedTuple):
     price: Decimal
     kind: str
     outcome: str
+    # What the mark became, where that is not the price itself.
+    mark: Decimal | None = None
 
     def __str__(self) -> str:
-        return f"{self.outcome} {self.kind} {plain(self.price)}"
+        to = "" if self.mark is None else f" to the mark {plain(self.mark)}"
+        return f"{self.outcome} {self.kind} {plain(self.price)}{to}"
 
 
 class Reconciliation(NamedTuple):
@@ -160,6 +163,8 @@ def _balances(ledgers: Sequence[Ledger], differences: list[Difference]) -> tuple
                                               plain(total)))
     differences += [Difference("balance", f"{asset} over all ledgers", "0 over all owners", plain(total))
                     for asset, total in sorted(whole.items()) if total]
+    differences += [Difference("transfer", f"{asset} over all ledgers", "nothing in transit", plain(total))
+                    for (asset, owner), total in sorted(totals.items()) if owner == IN_TRANSIT and total]
     return ([OwnerTotal(*key, total) for key, total in sorted(totals.items())],
             [AssetSum(asset, total) for asset, total in sorted(whole.items())])
 
@@ -186,10 +191,17 @@ def decisions(ledger: Ledger, instrument: str) -> Iterator[PriceDecision]:
     for _, topic, state in ledger.stream(f"market:{instrument}"):
         if topic in _PRICES:
             event = decode(topic, state)
-            if isinstance(event, (PriceRecorded, PriceRejected)):
-                which = f"id {event.cause.id}" if event.sequence is None else f"sequence {event.sequence}"
-                outcome = event.reason if isinstance(event, PriceRejected) else ACCEPTED
-                yield PriceDecision((event.cause.source, event.source, which), event.price, event.kind, outcome)
+            match event:
+                case PriceRecorded() | PriceRejected():
+                    which = f"id {event.cause.id}" if event.sequence is None else f"sequence {event.sequence}"
+                    key = (event.cause.source, event.source, which)
+                    if isinstance(event, PriceRecorded):
+                        yield PriceDecision(key, event.price, event.kind, ACCEPTED, event.mark)
+                    else:
+                        yield PriceDecision(key, event.price, event.kind, event.reason)
+                case MarketSettled():
+                    key = (event.cause.source, "settlement", f"id {event.cause.id}")
+                    yield PriceDecision(key, event.price, f"{event.kind} settlement", ACCEPTED)
 
 
 def _markets(ledgers: Sequence[Ledger], differences: list[Difference]) -> list[MarketLine]:

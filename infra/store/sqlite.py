@@ -45,6 +45,8 @@ TABLES: Final = (
     "position INTEGER NOT NULL, PRIMARY KEY (source, kind, record_key)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS stream_position (source TEXT NOT NULL, partition INTEGER NOT NULL, "
     "next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (source, partition)) WITHOUT ROWID",
+    # How far a relay has published: `infra.streams.outflow` alone writes it.
+    "CREATE TABLE IF NOT EXISTS relay_position (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 )
 
 

@@ -64,3 +64,12 @@ def notional_of(*, size: Decimal, contract_size: Decimal, price: Decimal, contra
     if contract_type == "inverse":
         return divide_up(abs(size) * contract_size, price, quantum)
     return abs(size * contract_size * price)
+
+
+def nearest_value(*, size: Decimal, contract_size: Decimal, price: Decimal, contract_type: ContractType = "linear",
+                  quantum: Decimal = FINEST) -> Decimal:
+    """The value as venues print it that round to the nearest quantum, halves away from zero. Source: BitMEX."""
+    if contract_type == "inverse":
+        half = divide_down(abs(size) * contract_size * 2 + price * quantum, price * 2, quantum)
+        return -half if size > 0 else half
+    return size * contract_size * price

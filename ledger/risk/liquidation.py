@@ -179,14 +179,40 @@ def slope_edges(balances: Mapping[str, Decimal], holdings: Iterable[Holding], in
     """
     edges: set[Decimal] = set()
     for row in holdings:
-        if row.instrument == instrument and row.contract_type == "inverse":
-            unit = abs(row.size) * row.contract_size
-            edges.update(divide_down(unit, floor, FINEST) for floor in rules.requirement(instrument).floors if floor)
-        elif row.instrument == instrument:
-            unit = abs(row.size) * row.contract_size
-            edges.update(divide_down(floor, unit, FINEST) for floor in rules.requirement(instrument).floors if floor)
+        if row.instrument == instrument:
+            edges.update(rules.requirement(instrument).edges(row))
     for asset, amount in balances.items():
-        unit = amount * value_per_price(asset)
-        if unit > 0:
-            edges.update(divide_down(floor, unit, FINEST) for floor, _, _ in rules.collateral(asset).parts if floor)
+        per_price = value_per_price(asset)
+        if per_price:
+            edges.update(rules.collateral(asset).edges(amount * per_price))
     return edges
+
+
+def price_at_line(balances: Mapping[str, Decimal], holdings: Iterable[Holding], instrument: str, price_of: PriceOf,
+                  rules: Rules, *, line: Decimal | None = None, passed: bool = False) -> Decimal | None:
+    """The price of an instrument at which its pool stands at a line (the liquidation line unless one is given).
+
+    For pools whose assets are not valued by that instrument's mark; else `liquidation_price` with `repriced_pool`.
+    Rounding: 18 places, towards the mark. None where the line is never reached, or is passed already; with `passed`
+    then the price at which the pool would stand on it again, as venues' formulas give it.
+    """
+    kept = list(holdings)
+    held = next((row for row in kept if row.instrument == instrument), None)
+    if held is None:
+        return None
+    repriced = repriced_pool(balances, kept, instrument, lambda price: price_of, rules)
+    edges = slope_edges(balances, kept, instrument, lambda asset: ZERO, rules)
+    at = rules.thresholds.liquidation if line is None else line
+    found = liquidation_price(repriced, mark=held.mark, line=at, rising=held.size < 0, edges=edges, curved=True)
+    if found is not None or not passed:
+        return found
+
+    def headroom(price: Decimal) -> Decimal:
+        pool = repriced(price)
+        return pool.margin_equity - at * pool.maintenance_margin
+
+    far = PRICE_MAX if held.size > 0 else PRICE_MIN
+    here, there = headroom(held.mark), headroom(far)
+    if here >= 0 or there < 0:
+        return None
+    return crossing(headroom, near=far, near_value=there, far=held.mark, far_value=here)

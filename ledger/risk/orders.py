@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ledger.amounts import ZERO
 from ledger.risk.holding import ContractType, notional_of
-from ledger.risk.requirement import Brackets, with_leverage
+from ledger.risk.requirement import RequirementBlock, with_leverage
 
 
 class OrderMargin(BaseModel):
@@ -34,7 +34,7 @@ class OrderTerms(NamedTuple):
 
 
 def reserved_margin(orders: Iterable[OrderTerms], *, size: Decimal, mark: Decimal, contract_size: Decimal,
-                    contract_type: ContractType, quantum: Decimal, brackets: Brackets,
+                    contract_type: ContractType, quantum: Decimal, brackets: RequirementBlock,
                     leverage: Decimal | None) -> Decimal:
     """Initial margin reserved by the orders on one instrument beside a position of `size` contracts (signed, net).
 
@@ -64,5 +64,5 @@ def reserved_margin(orders: Iterable[OrderTerms], *, size: Decimal, mark: Decima
     return needed
 
 
-def _initial(notional: Decimal, brackets: Brackets, leverage: Decimal | None, quantum: Decimal) -> Decimal:
+def _initial(notional: Decimal, brackets: RequirementBlock, leverage: Decimal | None, quantum: Decimal) -> Decimal:
     return with_leverage(brackets.margins(notional)[0], notional, leverage, quantum)

@@ -185,9 +185,13 @@ DIFFERING: Final[dict[str, tuple[list[Record], list[tuple[str, str, str]]]]] = {
         [("mark", "sequence 3 of a", "accepted mark 101.2 in")]),
     "a price that nobody else saw, and not the last that they did": (
         [named_price("q", "101.5") if record == PRICES[4] else record for record in BOB],
-        [("mark", "id p of b", "nothing in"), ("mark", "id q of b", "accepted mark 101.5 in")]),
+        [("mark", "id p of b", "nothing in"), ("mark", "id q of b", "accepted mark 101.5 to the mark 101.75 in")]),
     "prices in another order": (
-        [*BOB[:-3], PRICES[4], PRICES[3], BOB[-1]], [("mark", "sequence 4 of a", "in another order")]),
+        # The mark is the median of both sources, so it took another way, too.
+        [*BOB[:-3], PRICES[4], PRICES[3], BOB[-1]],
+        [("mark", "sequence 4 of a", "accepted mark 102 to the mark 101.75 in"),
+         ("mark", "id p of b", "accepted mark 101.5 to the mark 101.25 in"),
+         ("mark", "sequence 4 of a", "in another order")]),
     "an instrument that the other does not list": (
         [LISTING[0], *client("bob")],
         [("trade", "t1 of X-USD", "2 bought and 0 sold"), ("instrument", "X-USD", "not listed there")]),
@@ -225,6 +229,9 @@ def tamper(ledger: Ledger, statement: str) -> None:
 TAMPERED: Final[dict[str, tuple[str, list[tuple[str, str, str]]]]] = {
     "a balance": ("UPDATE view_trial_balance SET amount = '1000.49' WHERE owner = 'account'",
                   [("balance", "USD in", "0.99"), ("balance", "USD over all ledgers", "0.99")]),
+    "a transfer that never arrived": (
+        "INSERT INTO view_trial_balance VALUES ('in-transit', 'USD', '5'), ('fees:x', 'USD', '-5')",
+        [("transfer", "USD over all ledgers", "5")]),
     "a fund": ("UPDATE view_funds SET balance = '51'", [("fund", "insurance in USD", "51")]),
 }
 

@@ -115,7 +115,9 @@ def run(case: Case) -> Outcome:
 
 def differences(case: Mapping[str, Any], computed: Mapping[str, Any]) -> Iterable[str]:
     """Where the computed values are not those expected, within the case's own tolerance, else exactly."""
-    tolerance = dict(case.get("tolerance") or {})
+    given = case.get("tolerance") or {}
+    # A plain number is the absolute distance that the source itself allows.
+    tolerance = dict(given) if isinstance(given, Mapping) else {"abs": given}
     if isinstance(case.get("rounding"), str):
         tolerance.setdefault("rounding", case["rounding"])
     elif isinstance(case.get("rounding"), Mapping):

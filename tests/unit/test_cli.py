@@ -167,12 +167,13 @@ def position_of(ledger: Path, topic: str, **fields: str) -> int:
 
 COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "liquidations", "statement",
                    "movements", "charges", "orders", "trades", "journal", "markets", "assets", "halts", "funds",
-                   "record", "rejections", "margin", "replay", "shards", "reconcile")
+                   "record", "rejections", "margin", "rulebooks", "rulebook", "replay", "shards", "reconcile",
+                   "topics", "worker", "relay")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name != "topics"), "topics ensure", "topics list"])
 def test_every_command_has_a_sentence_and_an_example(command: str) -> None:
-    answer = clearing(command, "--help")
+    answer = clearing(*command.split(), "--help")
     sentence = " ".join(answer.out.partition("Example:")[0].partition("\n\n")[2].split())
 
     assert answer.code == 0
@@ -729,6 +730,26 @@ def test_replay_lists_what_differs_and_ends_with_three(own_desk: Path) -> None:
     assert "expected nothing to differ, 1 thing does" in answer.err
 
 
+def test_margin_draws_a_grid_and_asks_what_if(tmp_path: Path) -> None:
+    file = tmp_path / "portfolio.json"
+    file.write_text(json.dumps({"rulebook": "house", "marks": {"BTC-USD": "9500"}, "account": {
+        "collateral": {"USD": "1000"},
+        "positions": [{"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]}}))
+
+    assert "bankrupt" == clearing("margin", file, "--what-if", "BTC-USD=-10%").json["status"]
+    assert ["-50", "bankrupt"] == [clearing("margin", file, "--grid").json[0][key] for key in ("move", "status")]
+    assert "free collateral" in clearing("margin", file, "--grid", "--table").out
+    assert "expected a move" in clearing("margin", file, "--what-if", "BTC-USD").err
+
+
+def test_rulebooks_are_listed_and_printed_whole() -> None:
+    names = [row["name"] for row in clearing("rulebooks", "--json").json]
+
+    assert {"house", "binance-usdm", "okx-multi-currency"} <= set(names)
+    assert "binance-usdm" == clearing("rulebook", "binance-usdm").json["name"]
+    assert "expected one of" in clearing("rulebook", "no-such").err
+
+
 def test_margin_answers_in_json_with_the_fields_of_the_contract(tmp_path: Path) -> None:
     question = {"rulebook": "house", "marks": {"BTC-USD": "9500"},
                 "account": {"collateral": {"USD": "1000"}, "positions": [long_btc()]}}
@@ -819,6 +840,7 @@ def test_the_version_is_told() -> None:
 
 def test_commands_are_registered_once() -> None:
     names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    names += [str(group.name) for group in app.registered_groups]
 
     assert sorted(COMMANDS) == sorted(names)
     assert isinstance(app, typer.Typer)

@@ -1,0 +1,210 @@
+"""`clearing topics`, `worker` and `relay`: the ledger as a streaming service over Kafka.
+
+Addresses come from options or from KAFKA_BOOTSTRAP_SERVERS. A ledger is named once for all shards, with `{shard}` where
+the number of the shard stands. This file reads the command line, starts and stops; it moves no record itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Annotated, Any, Final
+
+import typer
+
+from infra.cli_console import CommandFault, print_json, remark, stdout_console
+from infra.embedded import LedgerReader, open_ledger, open_reader
+from infra.shard import Shard
+from infra.store.address import BadAddress, PostgresAddress, ledger_address
+from ledger.errors import LedgerUnreadable
+
+SHARD: Final = "{shard}"
+LEDGER_SECONDS_MAX: Final = 60.0
+
+Bootstrap = Annotated[str, typer.Option(
+    "--bootstrap", envvar="KAFKA_BOOTSTRAP_SERVERS", metavar="HOST:PORT,...", help="The Kafka cluster.")]
+Prefix = Annotated[str, typer.Option("--prefix", metavar="TEXT", help="What all topics' names begin with.")]
+ShardLedgers = Annotated[str, typer.Option(
+    "--ledger", metavar="LEDGER", help="A file or postgresql://...?shard=NAME, with {shard} for the shard's number.",
+    show_default=False)]
+_SERVERS: Final = "localhost:9092"
+
+topics_app = typer.Typer(no_args_is_help=True, help="The topics of the streaming service: make them, list them.",
+                         context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@contextmanager
+def _admin(bootstrap: str) -> Iterator[Any]:
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=10_000)
+    except (KafkaError, OSError) as fault:
+        raise CommandFault(f"expected a Kafka cluster at {bootstrap}, came: {fault!r}; `make kafka` runs one") from None
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+@topics_app.command("ensure")
+def ensure_topics(
+        partitions: Annotated[int, typer.Option("--partitions", metavar="N", min=1, help="Account shards.")],
+        replication: Annotated[int, typer.Option("--replication", metavar="N", min=1, help="Replicas of each.")] = 1,
+        bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.") -> None:
+    """Make the topics that are missing, and say which.
+
+    \b
+    Example: clearing topics ensure --partitions 4
+    """
+    from infra.streams.topics import TopicDiffers, ensure
+
+    with _admin(bootstrap) as admin:
+        try:
+            made = ensure(admin, prefix, partitions, replication=replication)
+        except TopicDiffers as fault:
+            raise CommandFault(str(fault)) from None
+    for name in made:
+        stdout_console().print(f"made {name}")
+    if not made:
+        stdout_console().print("all topics are there")
+
+
+@topics_app.command("list")
+def list_topics(bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.") -> None:
+    """The service's topics as one JSON object: name -> partitions and id, null where it is missing.
+
+    \b
+    Example: clearing topics list
+    """
+    from infra.streams.topics import describe, topics
+
+    names = [topic.name for topic in topics(prefix, 1)]
+    with _admin(bootstrap) as admin:
+        found = {row["name"]: {"partitions": len(row["partitions"]), "topic_id": row["topic_id"]}
+                 for row in describe(admin, names)}
+    print_json({name: found.get(name) for name in names})
+
+
+# --- worker and relay --------------------------------------------------------------------------------------------
+
+
+def _address(ledger: str, shard: int) -> Any:
+    try:
+        return ledger_address(ledger.replace(SHARD, str(shard)))
+    except BadAddress as fault:
+        raise CommandFault(f"--ledger: {fault}") from None
+
+
+def _opener(ledger: str) -> Callable[[int], AbstractContextManager[Shard]]:
+    def open_shard(shard: int) -> AbstractContextManager[Shard]:
+        address = _address(ledger, shard)
+        if isinstance(address, PostgresAddress):
+            from infra.served import open_shard as open_served
+
+            # The group gave the shard to this worker: whoever still holds its lock is frozen, or about to go.
+            return open_served(address, takes_over=True)
+        return open_ledger(address)
+
+    return open_shard
+
+
+def _reader(ledger: str, shard: int) -> LedgerReader:
+    from infra.streams.outflow import wait_for_ledger
+
+    return wait_for_ledger(lambda: open_reader(_address(ledger, shard)), LEDGER_SECONDS_MAX)
+
+
+@contextmanager
+def _until_signalled() -> Iterator[Callable[[], bool]]:
+    """Whether to stop: at the first SIGTERM or SIGINT; the second ends the process at once."""
+    heard: list[int] = []
+
+    def hear(number: int, _: Any) -> None:
+        if heard:
+            os._exit(1)
+        heard.append(number)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(heard)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+
+
+def run_worker(
+        ledger: ShardLedgers, bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.",
+        group: Annotated[str, typer.Option("--group", metavar="NAME", help="The workers' group.")] = "clearing-workers",
+        instance: Annotated[str | None, typer.Option(
+            "--instance", metavar="NAME", help="Static membership: this worker's own lasting name.")] = None,
+        relay: Annotated[bool, typer.Option("--relay/--no-relay", help="Relay each shard's events as well.")] = True,
+        future_tolerance: Annotated[int, typer.Option(
+            "--future-tolerance", metavar="SECONDS", min=0,
+            help="How far a record's time may lie ahead of the wall clock.")] = 60) -> None:
+    """Own shards as a member of a group: read their records, keep their ledgers, publish what they decide.
+
+    \b
+    Example: clearing worker --ledger 'desk-{shard}.db'
+    """
+    from infra.streams.intake import IntakeStopped
+    from infra.streams.outflow import RelayStopped
+    from infra.streams.worker import Worker
+
+    _log_to_stderr()
+    _check_ledger(ledger)
+    worker = Worker(bootstrap, _opener(ledger), prefix=prefix, group=group, instance=instance,
+                    open_reader=(lambda shard: _reader(ledger, shard)) if relay else None,
+                    future_tolerance=future_tolerance)
+    with _until_signalled() as should_stop:
+        try:
+            worker.run(should_stop)
+        except (IntakeStopped, RelayStopped, LedgerUnreadable) as fault:
+            raise CommandFault(str(fault)) from None
+    remark("stopped; every shard was let go in order")
+
+
+def run_relay(
+        ledger: ShardLedgers, shard: Annotated[int, typer.Option("--shard", metavar="N", min=0, help="Which.")] = 0,
+        bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.") -> None:
+    """Publish one shard's events, each exactly once, until stopped; for shards whose workers run with --no-relay.
+
+    \b
+    Example: clearing relay --ledger 'desk-{shard}.db' --shard 0
+    """
+    from kafka.errors import KafkaError
+
+    from infra.streams.outflow import Fenced, Relay, RelayStopped
+
+    _log_to_stderr()
+    reader = _reader(ledger, shard)
+    relay = Relay(reader, bootstrap, shard=f"shard-{shard}", prefix=prefix, on_hang=lambda: os._exit(1))
+    with _until_signalled() as should_stop:
+        try:
+            relay.open()
+            relay.run(should_stop)
+        except RelayStopped as fault:
+            raise CommandFault(str(fault)) from None
+        except (Fenced, KafkaError) as fault:
+            raise CommandFault(f"the relay ended, start it again: {fault}") from None
+        finally:
+            relay.close()
+            reader.connection.close()
+    remark(f"stopped at log position {relay.position}")
+
+
+def _check_ledger(ledger: str) -> None:
+    if SHARD not in ledger:
+        raise CommandFault(f"--ledger: expected {SHARD} where the shard's number stands, came {ledger!r}")
+    _address(ledger, 0)
+
+

@@ -1,0 +1,177 @@
+"""The relay: a ledger's events become messages, each exactly once and in log order for readers of committed ones.
+
+Its position goes in the same Kafka transaction as the messages (as an offset of the group `clearing-relay-SHARD`), and
+also beside the ledger, since a group's offsets expire. It starts only where both agree with the log. Whatever a
+transactional call answers but success ends the relay: it is started again and reads its position anew. This file
+never writes to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import GroupIdNotFoundError, KafkaError
+
+from infra.embedded import LedgerReader
+from infra.streams.messages import messages
+from infra.streams.topics import MARGIN_CALLS
+from ledger.amounts import exact
+from ledger.events import Recorded
+from ledger.states import States
+
+EVENTS_PER_TRANSACTION: Final = 200
+# An empty look at the log is repeated after this, unless a commit wakes the relay before.
+IDLE_SECONDS: Final = 0.02
+TRANSACTION_TIMEOUT_MS: Final = 10_000
+# The client's transactional calls wait without end; a relay that hangs in one is of no use.
+CALL_SECONDS_MAX: Final = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class RelayStopped(Exception):
+    """The relay cannot go on from here; the message says what stands against it and what to do."""
+
+
+class Fenced(Exception):
+    """Another relay of the same shard took over, or the transaction failed; a new start reads the position anew."""
+
+
+class Relay:
+    """One shard's relay over its ledger's reader."""
+
+    def __init__(self, reader: LedgerReader, bootstrap: str, *, shard: str, prefix: str,
+                 woken: threading.Event | None = None, on_hang: Callable[[], None] | None = None) -> None:
+        self.reader, self.shard, self.prefix = reader, shard, prefix
+        self.name = f"clearing-relay-{shard}"
+        self.states = States()
+        self.position = 0
+        self.sent = 0
+        self._woken = woken or threading.Event()
+        self._on_hang = on_hang
+        self._carrier = TopicPartition(prefix + MARGIN_CALLS, 0)
+        self._bootstrap = bootstrap
+        self._producer: Any = None
+
+    def open(self) -> None:
+        """Fence older relays, then read where they ended. RelayStopped where log, Kafka and our table disagree."""
+        self._producer = KafkaProducer(
+            bootstrap_servers=self._bootstrap, transactional_id=self.name, linger_ms=5, batch_size=131_072,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
+        with self._watched():
+            self._producer.init_transactions()
+        published, noted, end = self._published(), self._noted(), self.reader.end()
+        if published is None and noted is not None:
+            raise RelayStopped(f"expected a committed offset of group {self.name}, there is none, and {noted} events "
+                               "were published: it expired, or the topics were made anew; compare, then set it with "
+                               f"kafka-consumer-groups --group {self.name} --reset-offsets --to-offset {noted}")
+        start = published or 0
+        if noted is not None and start < noted:
+            raise RelayStopped(f"expected the group {self.name} at {noted} or later, it stands at {start}: Kafka lost "
+                               "what it had confirmed; readers have seen more than it says")
+        if start > end:
+            raise RelayStopped(f"expected a log of at least {start} events, it has {end}: the ledger was restored from "
+                               "an older backup, and its messages went further")
+        with exact():
+            for recorded in self.reader.log(0, start):
+                self.states.fold(recorded)
+        self.position = start
+
+    def close(self) -> None:
+        """End the producer; what is under way is aborted."""
+        if self._producer is not None:
+            self._producer.close(timeout=2)
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Relay until told to stop, or until something ends it."""
+        while not should_stop():
+            # Cleared before looking, so that what is committed meanwhile is looked at next.
+            self._woken.clear()
+            if not self.step():
+                self._woken.wait(IDLE_SECONDS)
+
+    def step(self) -> int:
+        """Publish the next events in one transaction; how many they were."""
+        rows = self.reader.select(self.position, EVENTS_PER_TRANSACTION)
+        if not rows:
+            return 0
+        with self._watched():
+            try:
+                self._producer.begin_transaction()
+                for message in self._messages(list(rows)):
+                    # A topic and a key decide the partition, so that an account's messages stay in order.
+                    self._producer.send(self.prefix + message.topic, message.value, key=message.key.encode(),
+                                        headers=message.headers)
+                    self.sent += 1
+                last = rows[-1].position
+                self._producer.send_offsets_to_transaction(
+                    {self._carrier: OffsetAndMetadata(last, "", -1)}, self.name)
+                self._producer.commit_transaction()
+            except KafkaError as fault:
+                raise Fenced(f"{self.name} at {self.position}: {fault!r}") from fault
+        self.position = last
+        self.reader.connection.cursor().execute(
+            "INSERT INTO relay_position VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+            (self.name, last))
+        return len(rows)
+
+    def _messages(self, rows: list[Recorded]) -> Iterator[Any]:
+        with exact():
+            for recorded in rows:
+                self.states.fold(recorded)
+                kind, _, account = recorded.originator_id.partition(":")
+                yield from messages(recorded, self.shard,
+                                    self.states.accounts.get(account) if kind == "account" else None)
+
+    def _published(self) -> int | None:
+        consumer = KafkaConsumer(bootstrap_servers=self._bootstrap, group_id=self.name, enable_auto_commit=False,
+                                 isolation_level="read_committed")
+        try:
+            found: int | None = consumer.committed(self._carrier)
+        except GroupIdNotFoundError:
+            found = None
+        finally:
+            consumer.close()
+        return found
+
+    def _noted(self) -> int | None:
+        rows = self.reader.ask("SELECT position FROM relay_position WHERE name = ?", (self.name,))
+        return int(rows[0][0]) if rows else None
+
+    def _watched(self) -> _Watch:
+        return _Watch(self._on_hang)
+
+
+class _Watch:
+    """Calls `on_hang` if what runs under it takes too long; without one, nothing."""
+
+    def __init__(self, on_hang: Callable[[], None] | None) -> None:
+        self._timer = None if on_hang is None else threading.Timer(CALL_SECONDS_MAX, on_hang)
+
+    def __enter__(self) -> None:
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def wait_for_ledger(open_reader: Callable[[], LedgerReader], seconds: float) -> LedgerReader:
+    """The reader of a ledger that its worker may be about to make."""
+    from ledger.errors import LedgerUnreadable
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return open_reader()
+        except LedgerUnreadable:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
