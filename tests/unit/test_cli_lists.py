@@ -330,7 +330,8 @@ def test_markets_show_their_sources_and_what_settled(desk: Path) -> None:
     btc, january = found["BTC-USD"], found["BTC-JAN"]
     sources = clearing("markets", "--ledger", desk, "--csv", "--part", "sources").rows
 
-    assert [("feed", "10000", "mark"), ("other", "10010", "mark"), ("third", "10020", "index")] == of(
+    assert [("feed", "10000", "mark"), ("other", "10010", "mark"), ("slow", "10002", "mark"),
+            ("third", "10020", "index")] == of(
         btc["sources"], "source", "last_price", "last_kind")
     # A daily settlement is the mark until a price comes; an end is it for good.
     assert ("10003.33", "daily", False, None) == tuple(
@@ -338,7 +339,7 @@ def test_markets_show_their_sources_and_what_settled(desk: Path) -> None:
     assert ("10003.33", "expiry", True, 1) == tuple(
         january[name] for name in ("mark_price", "settlement_kind", "settled", "rejected_settled"))
     assert ("0", "0.1") != (january["open_interest"], "")
-    assert {"feed", "other", "third"} == {row["source"] for row in sources if row["instrument"] == "BTC-USD"}
+    assert {"feed", "other", "slow", "third"} == {row["source"] for row in sources if row["instrument"] == "BTC-USD"}
 
 
 def test_a_mark_that_is_the_median_of_sources_says_so(desk: Path, story: Scenario) -> None:
@@ -370,7 +371,7 @@ def test_liquidations_show_orders_results_and_conversions(desk: Path) -> None:
     running = clearing("liquidations", "--ledger", desk, "--state", "running", "--json").json
 
     assert {"E", "F", "G", "J"} <= {row["account"] for row in found["liquidations"]}
-    assert ["rejected", "filled"] == [row["result"] for row in found["orders"] if row["result"]]
+    assert ["rejected", "filled", "filled"] == [row["result"] for row in found["orders"] if row["result"]]
     assert "rejected" in {row["state"] for row in found["orders"]}
     assert [("J", "shortfall")] == of(mine["liquidations"], "account", "state")
     assert ["BTC", "USD"] == [row["asset"] for row in mine["conversions"]]
