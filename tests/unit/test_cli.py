@@ -156,7 +156,8 @@ def position_of(ledger: Path, topic: str, **fields: str) -> int:
 # --- help --------------------------------------------------------------------------------------------------------
 
 COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "statement", "journal", "markets",
-                   "funds", "record", "margin", "rulebooks", "rulebook", "replay", "shards", "reconcile")
+                   "funds", "record", "margin", "rulebooks", "rulebook", "replay", "shards", "reconcile",
+                   "backup", "restore", "upgrade")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
