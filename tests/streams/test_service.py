@@ -6,7 +6,6 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from infra.embedded import LedgerReader, open_ledger
+from infra.embedded import LedgerReader, open_ledger, open_reader
 from infra.replay import replay_ledger
 from infra.streams.messages import messages
 from infra.streams.topics import (
@@ -116,25 +115,26 @@ def wait_for_quiet(cluster: Cluster, folder: Path, records: int) -> None:
     wait_until(is_done, f"{records} records applied and published", log=folder / "worker.log")
 
 
-def expected_messages(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(topic, ce_id, value) of every message that the log says, in log order."""
-    states = States()
-    with LedgerReader(path) as reader, exact():
+def expected_of(ledger: str | Path, shard: str, topic: str) -> list[tuple[int, bytes]]:
+    """(log position, value) of every message that the log says for a topic, in log order."""
+    states, found = States(), []
+    with open_reader(ledger) as reader, exact():
         for recorded in reader.log():
             states.fold(recorded)
             kind, _, account = recorded.originator_id.partition(":")
-            for message in messages(recorded, "shard-0", states.accounts.get(account) if kind == "account" else None):
-                yield message.topic, dict(message.headers)["ce_id"].decode(), message.value
+            for message in messages(recorded, shard, states.accounts.get(account) if kind == "account" else None):
+                if message.topic == topic:
+                    found.append((recorded.position, message.value))
+    return found
 
 
 def require_published_exactly(cluster: Cluster, path: Path) -> None:
     """A reader of committed messages sees each message of the log once, in log order."""
-    wanted = list(expected_messages(path))
     for topic in OUTPUTS:
-        of_topic = [(name, value) for at, name, value in wanted if at == topic]
-        enough = len(of_topic)
+        wanted = expected_of(path, "shard-0", topic)
+        enough = len(wanted)
         seen = cluster.read(topic, until=lambda found, enough=enough: len(found) >= enough)  # type: ignore[misc]
-        assert of_topic == [(dict(row.headers)["ce_id"].decode(), row.value) for row in seen], topic
+        assert wanted == [(position_of(row), row.value) for row in seen], topic
 
 
 def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder: Path) -> None:
