@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -21,6 +21,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 from pydantic_core import from_json, to_json
 
+from infra.metrics import Vitals
 from infra.shard import Shard
 from infra.streams.records import Delivered, Place, read
 from infra.streams.topics import ACCOUNTS, CONTROL, INPUTS, PRICES
@@ -81,12 +82,13 @@ class Intake:
     """One shard's consumers. Open it, step it, close it; after any fault a new one goes on from the last commit."""
 
     def __init__(self, shard: Shard, bootstrap: str, *, partition: int, prefix: str, group: str,
-                 future_tolerance: int = 60, batch: int = RECORDS_PER_BATCH,
+                 future_tolerance: int = 60, batch: int = RECORDS_PER_BATCH, vitals: Vitals | None = None,
                  wall_clock: Callable[[], int] = time.time_ns) -> None:
         self.shard, self.partition, self.prefix, self.batch = shard, partition, prefix, batch
         self.group = f"{group}-positions-{partition}"
         self.applied = 0
         self.is_caught_up = False
+        self.vitals = vitals
         # partition -> next offset to read, and the end of the partition when last asked
         self.positions: dict[TopicPartition, int] = {}
         self.ends: dict[TopicPartition, int] = {}
@@ -168,7 +170,12 @@ class Intake:
             # Aborted transactions and markers move a partition's end without a record.
             self._follow_markers()
             return 0
+        started = time.perf_counter()
         outcomes = self.shard.apply(batch)
+        if self.vitals is not None:
+            self.vitals.batch_seconds.labels(self.partition).observe(time.perf_counter() - started)
+            for kind, count in Counter(outcome.kind for outcome in outcomes).items():
+                self.vitals.records.labels(self.partition, kind).inc(count)
         self.applied += len(rows)
         for row in rows:
             place = TopicPartition(row.topic, row.partition)
@@ -180,9 +187,10 @@ class Intake:
                                              for place, offset in self.positions.items()})
         return len(rows)
 
-    def lag(self) -> int:
-        """Records between the ledger's positions and the topics' ends when last asked."""
-        return sum(max(0, self.ends[place] - position) for place, position in self.positions.items())
+    def lags(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> records between the ledger's position and the partition's end when last asked."""
+        return {(place.topic, place.partition): max(0, self.ends[place] - position)
+                for place, position in self.positions.items()}
 
     def _follow_markers(self) -> None:
         for place in self.positions:

@@ -46,14 +46,15 @@ class Relay:
     """One shard's relay over its ledger's reader."""
 
     def __init__(self, reader: LedgerReader, bootstrap: str, *, shard: str, prefix: str,
-                 woken: threading.Event | None = None, on_hang: Callable[[], None] | None = None) -> None:
+                 woken: threading.Event | None = None, published: Callable[[int], None] | None = None,
+                 on_hang: Callable[[], None] | None = None) -> None:
         self.reader, self.shard, self.prefix = reader, shard, prefix
         self.name = f"clearing-relay-{shard}"
         self.states = States()
         self.position = 0
         self.sent = 0
         self._woken = woken or threading.Event()
-        self._on_hang = on_hang
+        self._on_hang, self._tell = on_hang, published
         self._carrier = TopicPartition(prefix + MARGIN_CALLS, 0)
         self._bootstrap = bootstrap
         self._producer: Any = None
@@ -118,6 +119,8 @@ class Relay:
         self.reader.connection.cursor().execute(
             "INSERT INTO relay_position VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
             (self.name, last))
+        if self._tell is not None:
+            self._tell(last)
         return len(rows)
 
     def _messages(self, rows: list[Recorded]) -> Iterator[Any]:
