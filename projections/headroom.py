@@ -237,7 +237,7 @@ class Pools:
             is_safe = radius > FINENESS
         if not is_safe:
             for factor in slopes:
-                _push(factor.low, math.inf, token, self.tokens)
+                factor.low.push(math.inf, token, self.tokens)
             return True
         fallen = 1 / (1 + radius) if is_forced else 1 - radius
         for factor, (rise, fall, rise_upper, fall_upper, paying, forced) in slopes.items():
@@ -248,7 +248,7 @@ class Pools:
                     low = factor.mark * (1 - REACH)
                 if rise <= free and (not has_upper or rise_upper <= free):
                     high = factor.mark * (1 + REACH)
-            # `_push`, without the price of a call.
+            # `Edge.push`, without the price of a call.
             edge, end = factor.low, low - offset
             heappush(edge.heap, (-end, token))
             if end > edge.bound:
@@ -268,7 +268,7 @@ class Pools:
         is_safe = is_safe and room > 0.0
         # The clock of floats is good to a quarter of a microsecond.
         deadline = self.now + TIME_PART * room / drift * (1 - SHORTENING) - 1e-6 if is_safe else -math.inf
-        _push(self.time, -deadline, token, self.tokens)
+        self.time.push(-deadline, token, self.tokens)
         return is_safe
 
 
@@ -444,15 +444,5 @@ def _rows_of(columns: Columns, place: npt.NDArray[np.int32]) -> tuple[Ints, Ints
 
 
 
-
-
 def _view(tokens: Ints) -> memoryview[int]:
     return cast("memoryview[int]", memoryview(cast("bytes", tokens)))
-
-
-def _push(edge: Edge, key: float, token: int, tokens: Ints) -> None:
-    heappush(edge.heap, (-key, token))
-    if key > edge.bound:
-        edge.bound = key
-    if edge.is_full():
-        edge.merge_recent(tokens)
