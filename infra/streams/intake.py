@@ -33,6 +33,8 @@ POLL_MS: Final = 100
 # Of so many last records so many rejected: the stream is not what this ledger is for, and a human looks first.
 BREAKER_WINDOW: Final = 1_000
 BREAKER_REJECTED: Final = 900
+# How often the ends of the partitions are asked for, to tell the lag.
+ENDS_SECONDS: Final = 1.0
 CLOCK_SOURCE: Final = "clock"
 _CONFLUENT_MAGIC: Final = 0
 _CONFLUENT_HEADER_BYTES: Final = 5
@@ -87,7 +89,6 @@ class Intake:
         self.shard, self.partition, self.prefix, self.batch = shard, partition, prefix, batch
         self.group = f"{group}-positions-{partition}"
         self.applied = 0
-        self.is_caught_up = False
         self.vitals = vitals
         # partition -> next offset to read, and the end of the partition when last asked
         self.positions: dict[TopicPartition, int] = {}
@@ -95,6 +96,7 @@ class Intake:
         self._bootstrap, self._wall_clock = bootstrap, wall_clock
         self._tolerance = future_tolerance * NANOSECONDS
         self._recent: deque[bool] = deque(maxlen=BREAKER_WINDOW)
+        self._asked = 0.0
         self._consumer: Any = None
 
     def open(self) -> None:
@@ -104,7 +106,8 @@ class Intake:
         """
         self._consumer = KafkaConsumer(
             bootstrap_servers=self._bootstrap, group_id=self.group, enable_auto_commit=False,
-            auto_offset_reset="none", isolation_level="read_committed", max_poll_records=self.batch)
+            auto_offset_reset="none", isolation_level="read_committed", max_poll_records=self.batch,
+            fetch_max_wait_ms=POLL_MS)
         places = [TopicPartition(self.prefix + ACCOUNTS, self.partition)]
         for name in (PRICES, CONTROL):
             numbers = self._consumer.partitions_for_topic(self.prefix + name)
@@ -198,13 +201,12 @@ class Intake:
 
     def _clock(self, polled: int) -> list[Delivered]:
         """A clock record, where every partition is read to its end and a deadline has passed by the wall clock."""
-        self.is_caught_up = False
-        if polled:
-            return []
-        self.ends = self._consumer.end_offsets(list(self.positions))
-        self.is_caught_up = all(self._consumer.position(place) >= end for place, end in self.ends.items())
         now, timers = self._wall_clock(), self.shard.house.timers
-        if not self.is_caught_up or not timers or timers[0][0] > now or now <= self.shard.house.log_time:
+        is_due = not polled and bool(timers) and self.shard.house.log_time < now >= timers[0][0]
+        # To ask for the ends takes a turn with the cluster, which a record that just came would have to wait for.
+        if is_due or time.monotonic() - self._asked >= ENDS_SECONDS:
+            self.ends, self._asked = self._consumer.end_offsets(list(self.positions)), time.monotonic()
+        if not is_due or any(self._consumer.position(place) < end for place, end in self.ends.items()):
             return []
         return [Delivered(Place(CLOCK_SOURCE), MoveClock(id=f"{now}", time=now), None, None)]
 

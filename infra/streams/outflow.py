@@ -27,6 +27,9 @@ from ledger.states import States
 EVENTS_PER_TRANSACTION: Final = 200
 # An empty look at the log is repeated after this, unless a commit wakes the relay before.
 IDLE_SECONDS: Final = 0.02
+# A broker that is still closing the last transaction answers "concurrent transactions"; by default the client would
+# sleep a tenth of a second on that.
+RETRY_MS: Final = 5
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 # The client's transactional calls wait without end; a relay that hangs in one is of no use.
 CALL_SECONDS_MAX: Final = 30.0
@@ -62,8 +65,8 @@ class Relay:
     def open(self) -> None:
         """Fence older relays, then read where they ended. RelayStopped where log, Kafka and our table disagree."""
         self._producer = KafkaProducer(
-            bootstrap_servers=self._bootstrap, transactional_id=self.name, linger_ms=5, batch_size=131_072,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
+            bootstrap_servers=self._bootstrap, transactional_id=self.name, linger_ms=0, batch_size=131_072,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS, retry_backoff_ms=RETRY_MS)
         with self._watched():
             self._producer.init_transactions()
         published, noted, end = self._published(), self._noted(), self.reader.end()

@@ -27,6 +27,8 @@ from infra.streams.outflow import Fenced, Relay
 from infra.streams.topics import ACCOUNTS
 from ledger.errors import LedgerLocked
 
+# How often the member looks after its group; records do not wait for it in between.
+MEMBER_SECONDS: Final = 0.2
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 OpenShard = Callable[[int], AbstractContextManager[Shard]]
 OpenReader = Callable[[int], LedgerReader]
@@ -153,9 +155,12 @@ class Worker:
             max_poll_interval_ms=60_000, group_instance_id=self.instance,
             partition_assignment_strategy=[CooperativeStickyAssignor])
         member.subscribe([self.prefix + ACCOUNTS], listener=owned)
+        turned = 0.0
         try:
             while not should_stop() and self.fault is None:
-                self._member_turn(member)
+                if time.monotonic() - turned >= MEMBER_SECONDS or not self.running:
+                    self._member_turn(member)
+                    turned = time.monotonic()
                 self._follow(set(owned.partitions))
                 for partition in sorted(self.running):
                     self._step(partition)
