@@ -58,8 +58,9 @@ check-unit:
 bench: $(INSTALLED) ## measure, beside peers and bounds
 	$(BIN)/python -m tests.benchmarks
 
-docs: $(INSTALLED) ## write the generated pages anew: docs/events.md, docs/events.json
+docs: $(INSTALLED) ## write the generated pages anew: docs/events.md, docs/events.json, docs/asyncapi.json
 	$(BIN)/python -m infra.reference
+	$(BIN)/python -m infra.streams.asyncapi
 
 kafka: $(INSTALLED) ## run an Apache Kafka broker of this project's own until interrupted; its data go with it
 	$(BIN)/python -m infra.deploy.broker
