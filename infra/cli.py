@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from infra import cli_copies, cli_lists, cli_margin, cli_record, cli_reports, cli_shards, cli_streams
+from infra import cli_copies, cli_dead_letters, cli_lists, cli_margin, cli_record, cli_reports, cli_shards, cli_streams
 from infra.cli_console import (
     MISMATCH,
     AsJson,
@@ -120,6 +120,7 @@ for _report in (
         cli_record.record, cli_lists.rejections, cli_shards.shards, cli_shards.reconcile,
         cli_copies.backup, cli_copies.restore, cli_copies.upgrade):
     app.command()(_report)
+app.add_typer(cli_dead_letters.dlq_app, name="dlq")
 app.add_typer(cli_streams.topics_app, name="topics")
 app.command("worker")(cli_streams.run_worker)
 app.command("relay")(cli_streams.run_relay)

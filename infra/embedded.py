@@ -63,7 +63,7 @@ def open_ledger(ledger: str | Path | PostgresAddress, *, venue: SimulatedVenue |
         raise LedgerUnreadable(f"expected a folder {path.parent}, there is none")
     with locked(path):
         if path.exists() and path.stat().st_size:
-            check_file(path)
+            check_file(path, may_be_empty=True)
         try:
             house = ClearingHouse({"PERSISTENCE_MODULE": "infra.store.sqlite:Factory", "MAPPER_TOPIC": MAPPER,
                                    "SQLITE_DBNAME": file_uri(str(path))}, nominator=Book())
@@ -77,11 +77,16 @@ def open_ledger(ledger: str | Path | PostgresAddress, *, venue: SimulatedVenue |
             house.close()
 
 
-def check_file(path: Path) -> None:
-    """LedgerUnreadable unless a file is a sound database with a ledger of this format."""
+def check_file(path: Path, *, may_be_empty: bool = False) -> None:
+    """LedgerUnreadable unless a file is a sound database with a ledger of this format.
+
+    An empty database is what a writer leaves that died as it made one; whoever writes may go on with it.
+    """
     try:
         connection = connect(str(path), read_only=True)
         try:
+            if may_be_empty and not connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                return
             require_format(dict(connection.execute("SELECT name, value FROM ledger_settings")))
             if path.stat().st_size <= QUICK_CHECK_BYTES:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
