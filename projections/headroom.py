@@ -139,6 +139,10 @@ class Pools:
         index = pool.index
         lower, upper = self.views[LOWER][index], self.views[UPPER][index]
         has_upper = upper == upper
+        if not has_upper and not self.always[index]:
+            armed = self._arm_plain(pool, lower)
+            if armed is not None:
+                return armed
         equity = maintenance = gross = spread_equity = spread_maintenance = drift = 0.0
         slopes: dict[Factor, tuple[float, float, float, float, float, bool]] = {}
         is_safe, is_forced = not self.always[index], False
@@ -261,6 +265,80 @@ class Pools:
                 edge.bound = end
             if len(edge.heap) > HEAP_MIN and edge.is_full():
                 edge.merge_recent(self.tokens)
+        return False
+
+    def _arm_plain(self, pool: Pool, lower: float) -> bool | None:
+        """`arm` of the most common pool, without sums by factor; None where it is another.
+
+        One line, linear positions on different instruments settled in the valuation asset, balances in it.
+        """
+        equity = maintenance = gross = risk = 0.0
+        sides: list[tuple[Factor, bool]] = []
+        holders_of, balances_of = self.holders[pool.version], self.balances[pool.version]
+        for asset, row in pool.balances.items():
+            balances = balances_of[asset]
+            if balances.path or balances.bears:
+                return None
+            amount = balances.views[0][row]
+            value = amount * balances.worth
+            gross += abs(value) + balances.slack * balances.worth
+            equity += value if balances.is_whole else balances.value_of(value)
+        for (instrument, _, side), row in pool.positions.items():
+            holders = holders_of[instrument]
+            if not holders.is_simple or side != "net":
+                return None
+            sizes, bases = holders.views
+            size = sizes[row]
+            value, funding = size * holders.mark, size * holders.funding
+            paid = funding + bases[row]
+            notional = abs(value)
+            equity += value - paid
+            gross += notional + abs(paid) + abs(funding) + holders.slack
+            if notional < holders.first_ends:
+                margin = holders.rates[0] * notional
+                maintenance += margin
+                change = value - lower * margin
+                worst = -change if value < 0.0 else change
+                most = lower * margin
+            else:
+                step, least, most = holders.rates_around(notional)
+                maintenance += notional * holders.rates[step] - holders.deductions[step]
+                least, most = lower * least * notional, lower * most * notional
+                worst = most - value if value < 0.0 else value - least
+            # The other side is free where it gains at least what funding may take (`FUNDING_SHIFT`), else another road.
+            reserved = notional / FUNDING_SHIFT
+            if most > notional - reserved:
+                return None
+            risk += worst if worst > reserved else reserved
+            sides.append((holders.factor, value < 0.0))
+        room = equity - lower * maintenance - TOLERANCES * RELATIVE_TOLERANCE * (
+            abs(equity) + NOTIONAL_PER_MAINTENANCE * maintenance + gross)
+        token = self._token_view[pool.index] = self._token_view[pool.index] + TOKEN_STEP
+        radius = 0.0
+        if room > 0.0:
+            radius = (REACH if room >= risk * REACH else room / risk) * (1 - SHORTENING) - FINENESS
+        if not radius > FINENESS:
+            for factor, _ in sides:
+                factor.low.push(math.inf, token, self.tokens)
+            return True
+        tokens = self.tokens
+        for factor, is_short in sides:
+            mark, offset = factor.mark, factor.offset
+            # `Edge.push`, without the price of a call.
+            edge, end = factor.low, mark * (1 - (REACH if is_short else radius)) - offset
+            heap = edge.heap
+            heappush(heap, (-end, token))
+            if end > edge.bound:
+                edge.bound = end
+            if len(heap) > HEAP_MIN and edge.is_full():
+                edge.merge_recent(tokens)
+            edge, end = factor.high, -mark * (1 + (radius if is_short else REACH)) - offset
+            heap = edge.heap
+            heappush(heap, (-end, token))
+            if end > edge.bound:
+                edge.bound = end
+            if len(heap) > HEAP_MIN and edge.is_full():
+                edge.merge_recent(tokens)
         return False
 
     def _arm_time(self, room: float, drift: float, token: int, is_safe: bool) -> bool:
