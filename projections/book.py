@@ -32,7 +32,8 @@ from ledger.nomination import PoolPlace
 from ledger.postings import CROSS, pool_name
 from ledger.rulebook import Rulebook
 from projections.columns import AMOUNT, BASIS, RELATIVE_TOLERANCE, SEEN, SIZE, Balances, Holders
-from projections.headroom import LOWER, NOTIONAL_PER_MAINTENANCE, UPPER, Pool, Pools
+from projections.headroom import LOWER, UPPER, Pool, Pools
+from projections.headroom_together import NOTIONAL_PER_MAINTENANCE
 from projections.safe_range import TOKEN_POOL, Factor
 
 __all__ = ["NOTIONAL_PER_MAINTENANCE", "RELATIVE_TOLERANCE", "Book"]
