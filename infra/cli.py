@@ -124,6 +124,8 @@ app.add_typer(cli_dead_letters.dlq_app, name="dlq")
 app.add_typer(cli_streams.topics_app, name="topics")
 app.command("worker")(cli_streams.run_worker)
 app.command("relay")(cli_streams.run_relay)
+app.command()(cli_streams.doctor)
+app.command()(cli_streams.status)
 
 
 # --- margin, rulebooks -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from infra.cli_console import CommandFault, print_json, remark, stdout_console
+from infra.cli_console import REFUSED, AsJson, CommandFault, Output, Part, print_json, remark, show, stdout_console
 from infra.embedded import LedgerReader, open_ledger, open_reader
 from infra.shard import Shard
 from infra.store.address import BadAddress, PostgresAddress, ledger_address
@@ -215,3 +215,44 @@ def _check_ledger(ledger: str) -> None:
     _address(ledger, 0)
 
 
+# --- what holds, and where everything stands ---------------------------------------------------------------------
+
+
+def doctor(ledger: ShardLedgers, bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.",
+           as_json: AsJson = False) -> None:
+    """Check all that the service needs, and say what to do where something is amiss.
+
+    \b
+    Example: clearing doctor --ledger 'desk-{shard}.db'
+    """
+    from infra.streams.checks import checks
+
+    _check_ledger(ledger)
+    with _admin(bootstrap) as admin:
+        found = [check._asdict() for check in checks(admin, bootstrap, prefix, lambda shard: open_reader(
+            _address(ledger, shard)))]
+    shown = [{**row, "state": "ok" if row["ok"] else "AMISS"} for row in found]
+    show(Output(json=as_json), [Part("checks", found if as_json else shown, ("name", "ok", "found", "remedy"), {
+        "check": "name", "state": "state", "found": "found", "what to do": "remedy"}, "nothing was checked")])
+    amiss = [row["name"] for row in found if not row["ok"]]
+    if amiss:
+        raise CommandFault(f"expected everything to be well, {len(amiss)} of {len(found)} checks are not: "
+                           f"{', '.join(map(str, amiss))}", REFUSED)
+
+
+def status(ledger: ShardLedgers, bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.",
+           as_json: AsJson = False) -> None:
+    """Show where every shard stands: owner, epoch, log position, what is still to be read and to be published.
+
+    \b
+    Example: clearing status --ledger 'desk-{shard}.db'
+    """
+    from infra.streams.checks import Standing, standings
+
+    _check_ledger(ledger)
+    with _admin(bootstrap) as admin:
+        rows = [row._asdict() for row in standings(admin, bootstrap, prefix, lambda shard: open_reader(
+            _address(ledger, shard)))]
+    show(Output(json=as_json), [Part("shards", rows, Standing._fields, {
+        "shard": "shard", "owner": "owner", "epoch": "epoch", "log position": "position", "to read": "stream_lag",
+        "published": "relayed", "to publish": "relay_lag"}, "no shard: there is no accounts topic by this prefix")])

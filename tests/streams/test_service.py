@@ -6,6 +6,8 @@ import json
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +85,15 @@ def folder(tmp_path: Path) -> Path:
 def worker(cluster: Cluster, folder: Path, *arguments: str) -> Process:
     return Process(cluster, "worker", "--ledger", str(folder / "desk-{shard}.db"), *arguments,
                    log=folder / "worker.log")
+
+
+def asked(cluster: Cluster, folder: Path, command: str, *arguments: str, code: int) -> str:
+    """What a command answers on standard output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli", command, "--bootstrap", cluster.bootstrap, "--prefix", cluster.prefix,
+         "--ledger", str(folder / "desk-{shard}.db"), *arguments], capture_output=True, text=True, check=False)
+    assert code == done.returncode, done.stderr
+    return done.stdout
 
 
 def end_of(folder: Path, shard: int = 0) -> int:
@@ -244,6 +255,9 @@ def test_a_topic_that_was_made_anew_stops_the_worker(cluster: Cluster, folder: P
     process = worker(cluster, folder)
     wait_for_quiet(cluster, folder, 143)
     assert 0 == process.stop()
+    (standing,) = json.loads(asked(cluster, folder, "status", "--json", code=0))
+    assert (0, 0, None, True) == (standing["stream_lag"], standing["relay_lag"], standing["owner"],
+                                  standing["position"] == standing["relayed"] == end_of(folder))
     cluster.admin.delete_topics([cluster.prefix + ACCOUNTS])
     wait_until(lambda: cluster.prefix + ACCOUNTS not in cluster.admin.list_topics(), "the topic is gone")
     ensure(cluster.admin, cluster.prefix, 1)
@@ -252,6 +266,9 @@ def test_a_topic_that_was_made_anew_stops_the_worker(cluster: Cluster, folder: P
 
     assert 2 == again.process.wait(40)
     assert "was made anew or lost records" in (folder / "worker.log").read_text()
+    amiss = [row for row in json.loads(asked(cluster, folder, "doctor", "--json", code=1)) if not row["ok"]]
+    assert ["shard 0", f"shard 0: {cluster.prefix}{ACCOUNTS}[0]"] == [row["name"] for row in amiss]
+    assert "must not read on" in amiss[1]["remedy"]
 
 
 def test_a_ledger_restored_from_an_older_backup_is_not_published_on(cluster: Cluster, folder: Path) -> None:
