@@ -32,12 +32,13 @@ from ledger.nomination import PoolPlace
 from ledger.postings import CROSS, pool_name
 from ledger.rulebook import Rulebook
 from projections.columns import AMOUNT, BASIS, RELATIVE_TOLERANCE, SEEN, SIZE, Balances, Holders
-from projections.headroom import LOWER, NOTIONAL_PER_MAINTENANCE, UPPER, Pool, Pools
+from projections.headroom import LOWER, UPPER, Pool, Pools
+from projections.headroom_together import NOTIONAL_PER_MAINTENANCE
 from projections.safe_range import TOKEN_POOL, Factor
 
 __all__ = ["NOTIONAL_PER_MAINTENANCE", "RELATIVE_TOLERANCE", "Book"]
 
-# Pools are armed in vectors where they are more than this and a part of all rows, which a pass has to look at.
+# Pools are armed in vectors where they are more than these and a part of all rows, which a pass has to look at.
 VECTOR_MIN: Final = 48
 VECTOR_ROWS: Final = 2_000
 
@@ -60,9 +61,13 @@ class Entry:
 
 
 class Book:
-    """The nominator of a clearing house: see the file's own words."""
+    """The nominator of a clearing house: see the file's own words.
 
-    def __init__(self) -> None:
+    `vector_min`: above how many pools, and a part of all rows, they are armed in vectors.
+    """
+
+    def __init__(self, *, vector_min: int = VECTOR_MIN) -> None:
+        self._vector_min = vector_min
         self._reset()
         self._nominated: dict[PoolPlace, None] = {}
 
@@ -213,7 +218,7 @@ class Book:
         pools, left = self._pools, self._left
         if not left:
             return
-        if len(left) > VECTOR_MIN and len(left) > VECTOR_MIN + pools.rows() // VECTOR_ROWS:
+        if len(left) > self._vector_min and len(left) > self._vector_min + pools.rows() // VECTOR_ROWS:
             held = [index for index in left if pools.members[index] is not None]
             self._nominate(pools.arm_many(np.array(held, dtype=np.int64)).tolist())
         else:

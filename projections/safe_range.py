@@ -9,7 +9,7 @@ memory stays bounded by what is alive. This file knows no accounts, no rules and
 from __future__ import annotations
 
 import math
-from heapq import heappop
+from heapq import heappop, heappush
 from typing import Final
 
 import numpy as np
@@ -71,6 +71,14 @@ class Edge:
             self.count = left
         self._bound()
         return found
+
+    def push(self, key: float, token: int, current: Ints) -> None:
+        """Put one entry in. `current`: pool -> its living token."""
+        heappush(self.heap, (-key, token))
+        if key > self.bound:
+            self.bound = key
+        if self.is_full():
+            self.merge_recent(current)
 
     def is_full(self) -> bool:
         """Whether the heap has grown so far that it pays to merge it."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
@@ -139,7 +141,7 @@ def require_published_exactly(cluster: Cluster, path: Path) -> None:
 
 def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder: Path) -> None:
     cluster.send_all(opening())
-    process = worker(cluster, folder)
+    process = worker(cluster, folder, "--metrics-port", "0")
     wait_until(lambda: end_of(folder) >= 6, "the opening is applied", log=folder / "worker.log")
 
     cluster.send_all([record("price", "p2", instrument="BTC-USD", price="9000", source="feed")])
@@ -158,6 +160,11 @@ def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder:
     orders = cluster.read(LIQUIDATIONS, until=lambda found: len(found) >= 2)
     assert "margin-call-met" == value_of(ends[-1])["event"]
     assert ["liquidation-started", "liquidation-order-placed"] == [value_of(row)["event"] for row in orders]
+    (address,) = re.findall(r"metrics on (http://\S+)/metrics", (folder / "worker.log").read_text())
+    figures = urlopen(f"{address}/metrics").read().decode()
+    assert 'clearing_records_total{outcome="applied",shard="0"} 9.0' in figures
+    assert 'clearing_shards_owned 1.0' in figures
+    assert (b"ok\n", b"ok\n") == (urlopen(f"{address}/livez").read(), urlopen(f"{address}/readyz").read())
     assert 0 == process.stop()
     assert [] == replay_ledger(folder / "desk-0.db").differences
 
