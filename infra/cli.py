@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from infra import cli_lists, cli_margin, cli_record, cli_reports, cli_shards, cli_streams
+from infra import cli_copies, cli_dead_letters, cli_lists, cli_margin, cli_record, cli_reports, cli_shards, cli_streams
 from infra.cli_console import (
     MISMATCH,
     AsJson,
@@ -36,7 +36,7 @@ from infra.cli_console import (
     stdout_console,
 )
 from infra.cli_ingest import ingest
-from infra.embedded import LedgerReader
+from infra.embedded import LedgerReader, lock_of
 from infra.store.address import SCHEMES
 from ledger.errors import LedgerLocked, LedgerUnreadable
 
@@ -99,7 +99,7 @@ def _discard(ledger: Path) -> None:
     except LedgerUnreadable as fault:
         raise CommandFault(f"--fresh deletes ledgers only: {fault}; delete {ledger} yourself, or pass --ledger with "
                            "another name") from None
-    lock = Path(f"{ledger}.lock")
+    lock = lock_of(ledger)
     with suppress(FileNotFoundError), lock.open() as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,8 +117,10 @@ for _report in (
         cli_reports.events, cli_reports.account, cli_reports.accounts, cli_reports.calls, cli_lists.liquidations,
         cli_reports.statement, cli_lists.movements, cli_lists.charges, cli_lists.orders, cli_lists.trades,
         cli_reports.journal, cli_reports.markets, cli_lists.assets, cli_lists.halts, cli_reports.funds,
-        cli_record.record, cli_lists.rejections, cli_shards.shards, cli_shards.reconcile):
+        cli_record.record, cli_lists.rejections, cli_shards.shards, cli_shards.reconcile,
+        cli_copies.backup, cli_copies.restore, cli_copies.upgrade):
     app.command()(_report)
+app.add_typer(cli_dead_letters.dlq_app, name="dlq")
 app.add_typer(cli_streams.topics_app, name="topics")
 app.command("worker")(cli_streams.run_worker)
 app.command("relay")(cli_streams.run_relay)

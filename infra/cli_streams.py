@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Annotated, Any, Final
 
 import typer
@@ -150,22 +150,29 @@ def run_worker(
         relay: Annotated[bool, typer.Option("--relay/--no-relay", help="Relay each shard's events as well.")] = True,
         future_tolerance: Annotated[int, typer.Option(
             "--future-tolerance", metavar="SECONDS", min=0,
-            help="How far a record's time may lie ahead of the wall clock.")] = 60) -> None:
+            help="How far a record's time may lie ahead of the wall clock.")] = 60,
+        metrics_port: Annotated[int | None, typer.Option(
+            "--metrics-port", metavar="PORT", min=0, max=65_535,
+            help="Answer /metrics, /livez and /readyz on this port of this machine; 0: any.")] = None) -> None:
     """Own shards as a member of a group: read their records, keep their ledgers, publish what they decide.
 
     \b
     Example: clearing worker --ledger 'desk-{shard}.db'
     """
+    from infra.metrics import Vitals, serve
     from infra.streams.intake import IntakeStopped
     from infra.streams.outflow import RelayStopped
     from infra.streams.worker import Worker
 
     _log_to_stderr()
     _check_ledger(ledger)
+    vitals = Vitals()
     worker = Worker(bootstrap, _opener(ledger), prefix=prefix, group=group, instance=instance,
                     open_reader=(lambda shard: _reader(ledger, shard)) if relay else None,
-                    future_tolerance=future_tolerance)
-    with _until_signalled() as should_stop:
+                    future_tolerance=future_tolerance, vitals=vitals)
+    with _until_signalled() as should_stop, ExitStack() as stack:
+        if metrics_port is not None:
+            remark(f"metrics on http://127.0.0.1:{stack.enter_context(serve(vitals, metrics_port))}/metrics")
         try:
             worker.run(should_stop)
         except (IntakeStopped, RelayStopped, LedgerUnreadable) as fault:

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 from eventsourcing.persistence import StoredEvent
 from pydantic_core import to_json
 
-from infra.store.commit import Commit, Head, InboxKey, SourcePosition, Store
+from infra.store.commit import FORMAT, Commit, Head, InboxKey, SourcePosition, Store, require_format
 from infra.streams.records import Delivered, Fault, Place, read
 from infra.venue import SOURCE as VENUE_SOURCE
 from infra.venue import SimulatedVenue
@@ -41,7 +41,6 @@ from ledger.facts import command_of
 from ledger.market import is_repeated
 from projections.merkle import Frontier, leaf_hash
 
-FORMAT: Final = "1"
 RAW_KEPT: Final = 4_096
 PAGE: Final = 5_000
 
@@ -96,9 +95,7 @@ class Shard:
         settings = self.store.settings()
         if not settings:
             self.store.put_settings({"format": FORMAT, "default_rulebook": "house:1"})
-        elif settings.get("format") != FORMAT:
-            raise LedgerUnreadable(f"expected a ledger of format {FORMAT}, came format {settings.get('format')!r}; "
-                                   "a newer version of this software wrote it")
+        require_format(settings)
         try:
             with exact():
                 self.house.load(self._log(), progress)

@@ -251,11 +251,13 @@ def _refusal(house: ClearingHouse, state: AccountState, asset: str, amount: Deci
         balance=state.balance(pool, asset), price=house.price_of(rules)(asset), margin=margin,
         tiers=rules.collateral(asset), quantum=house.assets[asset].quantum)
     pools = state.pools() if watched is None else watched
+    # Margin that moves from the cross pool into a position does not leave the account.
+    leaves = watched is None or pool != CROSS
     house.trigger = (house.position + 1, house.stamp.cause.type)
     return margin, accounts.refusal_of(
         state, amount, pools=pools, available=available, margin=margin,
         is_stale=any(house.has_stale_mark(state, name) for name in pools),
-        is_halted=house.is_halted("withdrawals", state.account))
+        is_halted=leaves and house.is_halted("withdrawals", state.account))
 
 
 def _apply_withdrawal(house: ClearingHouse, command: Withdraw) -> Recorded:

@@ -77,13 +77,16 @@ class PositionLine(NamedTuple):
 
 
 class ReservedLine(NamedTuple):
-    """What an account's open orders on an instrument reserve, in its settlement asset."""
+    """What an account's open orders on an instrument reserve, in its settlement asset.
+
+    None under a rulebook that reserves for all orders of a pool together: the pool's figures then have it.
+    """
 
     account: str
     instrument: str
     orders: int
     settlement_asset: str
-    reserved_margin: Decimal
+    reserved_margin: Decimal | None
 
 
 class AccountReport(NamedTuple):
@@ -163,11 +166,12 @@ def reserved(house: ClearingHouse, account: str | None = None) -> list[ReservedL
     lines = []
     with exact():
         for state in sorted((row for row in states if row.orders), key=lambda row: row.account.encode()):
-            needed = house.reserved(state)
+            needed, rule = house.reserved(state), house.rules(state).pool
+            other = None if rule is not None and rule.orders is not None else ZERO
             for instrument in sorted({order.instrument for order in state.orders.values()}):
                 count = sum(order.instrument == instrument for order in state.orders.values())
                 lines.append(ReservedLine(state.account, instrument, count,
-                                          house.markets[instrument].settlement_asset, needed.get(instrument, ZERO)))
+                                          house.markets[instrument].settlement_asset, needed.get(instrument, other)))
     return lines
 
 

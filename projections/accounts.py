@@ -339,14 +339,10 @@ class Accounts(ReadModel):
     def _withdrawal_held(self, recorded: Recorded, event: WithdrawalHeld) -> None:
         self._touch(recorded, event.account)
         key = (event.account, event.withdrawal)
-        hold = self._holds.find(key)
-        if hold is None:
-            self._holds.add(key, HoldRow(*key, event.asset, event.amount, event.time, recorded.position))
-            return
-        # The same id from another source: the ledger knows the later one by it.
-        hold.asset, hold.amount, hold.held_at, hold.log_position = (
-            event.asset, event.amount, event.time, recorded.position)
-        self._holds.change(key, hold)
+        if self._holds.find(key) is not None:
+            raise BrokenInvariant(
+                f"log position {recorded.position}: withdrawal {event.withdrawal} of {event.account} is held twice")
+        self._holds.add(key, HoldRow(*key, event.asset, event.amount, event.time, recorded.position))
 
     def _hold_ended(self, recorded: Recorded, event: WithdrawalSettled | WithdrawalCancelled) -> None:
         self._touch(recorded, event.account)

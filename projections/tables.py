@@ -70,8 +70,10 @@ class Table(Generic[R]):
         self.columns = tuple(field.name for field in fields(row)) if is_dataclass(row) else tuple(hints)
         self.values = tuple(column for column in self.columns if column not in key)
         self._forms = {column: _FORMS[kind] for column, (kind, _) in kinds.items() if kind in _FORMS}
+        # The key's columns come first: of a table kept in key order whose key stands elsewhere, SQLite's own check
+        # (3.40) takes one column for another, and finds damage where there is none.
         self.create = (f"CREATE TABLE IF NOT EXISTS {name} ("
-                       + ", ".join(f'"{column}" {_sql_type(*kinds[column])}' for column in self.columns)
+                       + ", ".join(f'"{column}" {_sql_type(*kinds[column])}' for column in (*key, *self.values))
                        + f", PRIMARY KEY ({_quoted(key)})){_IN_KEY_ORDER}")
         self.indexes = tuple(
             f"CREATE INDEX IF NOT EXISTS {name}_by_{'_'.join(index)} ON {name} ({_quoted(index)})" for index in indexes)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
 
-from eventsourcing.persistence import IntegrityError, StoredEvent
+from eventsourcing.persistence import IntegrityError, ProcessRecorder, StoredEvent
 from eventsourcing.sqlite import (
     SQLITE3_DEFAULT_LOCK_TIMEOUT,
     SQLiteConnection,
@@ -181,6 +181,14 @@ class Factory(SQLiteFactory):
         super().__init__(env)
         self.datastore.close()
         self.datastore = _Datastore(db_name=str(self.env.get(self.SQLITE_DBNAME)), originator_id_type="text")
+
+    def process_recorder(self) -> ProcessRecorder:
+        """The recorder over its tables. Where they cannot be made, no connection keeps the file locked."""
+        try:
+            return super().process_recorder()
+        except BaseException:
+            self.datastore.close()
+            raise
 
 
 def file_uri(path: str) -> str:

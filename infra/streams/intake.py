@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -21,6 +21,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 from pydantic_core import from_json, to_json
 
+from infra.metrics import Vitals
 from infra.shard import Shard
 from infra.streams.records import Delivered, Place, read
 from infra.streams.topics import ACCOUNTS, CONTROL, INPUTS, PRICES
@@ -32,6 +33,8 @@ POLL_MS: Final = 100
 # Of so many last records so many rejected: the stream is not what this ledger is for, and a human looks first.
 BREAKER_WINDOW: Final = 1_000
 BREAKER_REJECTED: Final = 900
+# How often the ends of the partitions are asked for, to tell the lag.
+ENDS_SECONDS: Final = 1.0
 CLOCK_SOURCE: Final = "clock"
 _CONFLUENT_MAGIC: Final = 0
 _CONFLUENT_HEADER_BYTES: Final = 5
@@ -81,18 +84,19 @@ class Intake:
     """One shard's consumers. Open it, step it, close it; after any fault a new one goes on from the last commit."""
 
     def __init__(self, shard: Shard, bootstrap: str, *, partition: int, prefix: str, group: str,
-                 future_tolerance: int = 60, batch: int = RECORDS_PER_BATCH,
+                 future_tolerance: int = 60, batch: int = RECORDS_PER_BATCH, vitals: Vitals | None = None,
                  wall_clock: Callable[[], int] = time.time_ns) -> None:
         self.shard, self.partition, self.prefix, self.batch = shard, partition, prefix, batch
         self.group = f"{group}-positions-{partition}"
         self.applied = 0
-        self.is_caught_up = False
+        self.vitals = vitals
         # partition -> next offset to read, and the end of the partition when last asked
         self.positions: dict[TopicPartition, int] = {}
         self.ends: dict[TopicPartition, int] = {}
         self._bootstrap, self._wall_clock = bootstrap, wall_clock
         self._tolerance = future_tolerance * NANOSECONDS
         self._recent: deque[bool] = deque(maxlen=BREAKER_WINDOW)
+        self._asked = 0.0
         self._consumer: Any = None
 
     def open(self) -> None:
@@ -102,7 +106,8 @@ class Intake:
         """
         self._consumer = KafkaConsumer(
             bootstrap_servers=self._bootstrap, group_id=self.group, enable_auto_commit=False,
-            auto_offset_reset="none", isolation_level="read_committed", max_poll_records=self.batch)
+            auto_offset_reset="none", isolation_level="read_committed", max_poll_records=self.batch,
+            fetch_max_wait_ms=POLL_MS)
         places = [TopicPartition(self.prefix + ACCOUNTS, self.partition)]
         for name in (PRICES, CONTROL):
             numbers = self._consumer.partitions_for_topic(self.prefix + name)
@@ -168,7 +173,12 @@ class Intake:
             # Aborted transactions and markers move a partition's end without a record.
             self._follow_markers()
             return 0
+        started = time.perf_counter()
         outcomes = self.shard.apply(batch)
+        if self.vitals is not None:
+            self.vitals.batch_seconds.labels(self.partition).observe(time.perf_counter() - started)
+            for kind, count in Counter(outcome.kind for outcome in outcomes).items():
+                self.vitals.records.labels(self.partition, kind).inc(count)
         self.applied += len(rows)
         for row in rows:
             place = TopicPartition(row.topic, row.partition)
@@ -180,9 +190,10 @@ class Intake:
                                              for place, offset in self.positions.items()})
         return len(rows)
 
-    def lag(self) -> int:
-        """Records between the ledger's positions and the topics' ends when last asked."""
-        return sum(max(0, self.ends[place] - position) for place, position in self.positions.items())
+    def lags(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> records between the ledger's position and the partition's end when last asked."""
+        return {(place.topic, place.partition): max(0, self.ends[place] - position)
+                for place, position in self.positions.items()}
 
     def _follow_markers(self) -> None:
         for place in self.positions:
@@ -190,13 +201,12 @@ class Intake:
 
     def _clock(self, polled: int) -> list[Delivered]:
         """A clock record, where every partition is read to its end and a deadline has passed by the wall clock."""
-        self.is_caught_up = False
-        if polled:
-            return []
-        self.ends = self._consumer.end_offsets(list(self.positions))
-        self.is_caught_up = all(self._consumer.position(place) >= end for place, end in self.ends.items())
         now, timers = self._wall_clock(), self.shard.house.timers
-        if not self.is_caught_up or not timers or timers[0][0] > now or now <= self.shard.house.log_time:
+        is_due = not polled and bool(timers) and self.shard.house.log_time < now >= timers[0][0]
+        # To ask for the ends takes a turn with the cluster, which a record that just came would have to wait for.
+        if is_due or time.monotonic() - self._asked >= ENDS_SECONDS:
+            self.ends, self._asked = self._consumer.end_offsets(list(self.positions)), time.monotonic()
+        if not is_due or any(self._consumer.position(place) < end for place, end in self.ends.items()):
             return []
         return [Delivered(Place(CLOCK_SOURCE), MoveClock(id=f"{now}", time=now), None, None)]
 

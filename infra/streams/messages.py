@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
 
-from infra.streams.topics import ACCOUNT_STATE, LIQUIDATIONS, MARGIN_CALLS, OUTCOMES, REJECTIONS
+from infra.streams import topics
 from ledger.account import AccountState
 from ledger.amounts import plain, rfc3339
 from ledger.events import (
@@ -43,12 +43,12 @@ from ledger.events import (
     Withdrawn,
 )
 
-_CALLS: Final = (MarginCallIssued, MarginCallMet, MarginCallWithdrawn, MarginCallExpired, MarginCallSuperseded)
-_LIQUIDATIONS: Final = (LiquidationStarted, LiquidationOrderPlaced, LiquidationOrderCancelled, LiquidationCompleted)
+CALLS: Final = (MarginCallIssued, MarginCallMet, MarginCallWithdrawn, MarginCallExpired, MarginCallSuperseded)
+LIQUIDATION_STEPS: Final = (LiquidationStarted, LiquidationOrderPlaced, LiquidationOrderCancelled, LiquidationCompleted)
 _REFUSALS: Final = (WithdrawalRefused, TransferRefused, IsolatedMarginRefused, FundMovementRefused)
-_OUTCOMES: Final = (*_REFUSALS, Withdrawn, WithdrawalHeld, WithdrawalSettled, WithdrawalCancelled, TransferSent,
+OUTCOMES: Final = (*_REFUSALS, Withdrawn, WithdrawalHeld, WithdrawalSettled, WithdrawalCancelled, TransferSent,
                     TransferReceived, IsolatedMarginMoved)
-_REJECTIONS: Final = (RecordRejected, PriceRejected)
+REJECTIONS: Final = (RecordRejected, PriceRejected)
 # Events of an account's stream after which it stands as before.
 _UNCHANGED: Final = (*_REFUSALS, LiquidationResultRecorded)
 
@@ -65,20 +65,20 @@ class Message(NamedTuple):
 def messages(recorded: Recorded, shard: str, state: AccountState | None) -> Iterator[Message]:
     """What an event sends out, in order; `state` is the account of its stream after it, None in other streams."""
     event = recorded.event
-    if isinstance(event, _CALLS):
-        yield _message(MARGIN_CALLS, recorded, shard, event.account, _call(event))
-    elif isinstance(event, _LIQUIDATIONS):
-        yield _message(LIQUIDATIONS, recorded, shard, event.account, _flat(event))
-    elif isinstance(event, _OUTCOMES):
+    if isinstance(event, CALLS):
+        yield _message(topics.MARGIN_CALLS, recorded, shard, event.account, _call(event))
+    elif isinstance(event, LIQUIDATION_STEPS):
+        yield _message(topics.LIQUIDATIONS, recorded, shard, event.account, _flat(event))
+    elif isinstance(event, OUTCOMES):
         key = event.fund if isinstance(event, FundMovementRefused) else event.account
         refused = isinstance(event, _REFUSALS)
-        yield _message(OUTCOMES, recorded, shard, key, {
+        yield _message(topics.OUTCOMES, recorded, shard, key, {
             "record": _record(event), "outcome": "refused" if refused else "applied", **_flat(event)})
-    elif isinstance(event, _REJECTIONS):
-        yield _message(REJECTIONS, recorded, shard, event.cause.id or event.cause.source,
+    elif isinstance(event, REJECTIONS):
+        yield _message(topics.REJECTIONS, recorded, shard, event.cause.id or event.cause.source,
                        {"record": _record(event), "outcome": "rejected", **_flat(event)})
     if state is not None and not isinstance(event, _UNCHANGED):
-        yield _message(ACCOUNT_STATE, recorded, shard, state.account, account_state(state, recorded.position))
+        yield _message(topics.ACCOUNT_STATE, recorded, shard, state.account, account_state(state, recorded.position))
 
 
 def _message(topic: str, recorded: Recorded, shard: str, key: str, value: dict[str, Any]) -> Message:

@@ -27,6 +27,9 @@ from ledger.states import States
 EVENTS_PER_TRANSACTION: Final = 200
 # An empty look at the log is repeated after this, unless a commit wakes the relay before.
 IDLE_SECONDS: Final = 0.02
+# A broker that is still closing the last transaction answers "concurrent transactions"; by default the client would
+# sleep a tenth of a second on that.
+RETRY_MS: Final = 5
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 # The client's transactional calls wait without end; a relay that hangs in one is of no use.
 CALL_SECONDS_MAX: Final = 30.0
@@ -46,14 +49,15 @@ class Relay:
     """One shard's relay over its ledger's reader."""
 
     def __init__(self, reader: LedgerReader, bootstrap: str, *, shard: str, prefix: str,
-                 woken: threading.Event | None = None, on_hang: Callable[[], None] | None = None) -> None:
+                 woken: threading.Event | None = None, published: Callable[[int], None] | None = None,
+                 on_hang: Callable[[], None] | None = None) -> None:
         self.reader, self.shard, self.prefix = reader, shard, prefix
         self.name = f"clearing-relay-{shard}"
         self.states = States()
         self.position = 0
         self.sent = 0
         self._woken = woken or threading.Event()
-        self._on_hang = on_hang
+        self._on_hang, self._tell = on_hang, published
         self._carrier = TopicPartition(prefix + MARGIN_CALLS, 0)
         self._bootstrap = bootstrap
         self._producer: Any = None
@@ -61,8 +65,8 @@ class Relay:
     def open(self) -> None:
         """Fence older relays, then read where they ended. RelayStopped where log, Kafka and our table disagree."""
         self._producer = KafkaProducer(
-            bootstrap_servers=self._bootstrap, transactional_id=self.name, linger_ms=5, batch_size=131_072,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
+            bootstrap_servers=self._bootstrap, transactional_id=self.name, linger_ms=0, batch_size=131_072,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS, retry_backoff_ms=RETRY_MS)
         with self._watched():
             self._producer.init_transactions()
         published, noted, end = self._published(), self._noted(), self.reader.end()
@@ -118,6 +122,8 @@ class Relay:
         self.reader.connection.cursor().execute(
             "INSERT INTO relay_position VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
             (self.name, last))
+        if self._tell is not None:
+            self._tell(last)
         return len(rows)
 
     def _messages(self, rows: list[Recorded]) -> Iterator[Any]:

@@ -20,12 +20,15 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError
 
 from infra.embedded import LedgerReader
+from infra.metrics import Vitals
 from infra.shard import Shard
 from infra.streams.intake import Intake
 from infra.streams.outflow import Fenced, Relay
 from infra.streams.topics import ACCOUNTS
 from ledger.errors import LedgerLocked
 
+# How often the member looks after its group; records do not wait for it in between.
+MEMBER_SECONDS: Final = 0.2
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 OpenShard = Callable[[int], AbstractContextManager[Shard]]
 OpenReader = Callable[[int], LedgerReader]
@@ -59,7 +62,8 @@ class _Running:
         try:
             shard = self._stack.enter_context(worker.open_shard(partition))
             self.intake = Intake(shard, worker.bootstrap, partition=partition, prefix=worker.prefix,
-                                 group=worker.group, future_tolerance=worker.future_tolerance)
+                                 group=worker.group, future_tolerance=worker.future_tolerance,
+                                 vitals=worker.vitals)
             self._stack.callback(self.intake.close)
             if worker.open_reader is not None:
                 shard.listeners.append(lambda _: woken.set())
@@ -75,12 +79,13 @@ class _Running:
             while not self._stopping.is_set():
                 reader = worker.read(partition)
                 relay = Relay(reader, worker.bootstrap, shard=worker.name_of(partition), prefix=worker.prefix,
-                              woken=woken)
+                              woken=woken, published=lambda position: self._published(worker, partition, position))
                 try:
                     relay.open()
                     relay.run(self._stopping.is_set)
                 except (Fenced, KafkaError, PersistenceError) as fault:
                     log.warning("relay of shard %s starts anew: %s", partition, fault)
+                    worker.count_restart(partition, "relay")
                     self._stopping.wait(next(pauses, PAUSES[-1]))
                 except Exception as fault:
                     worker.fail(fault)
@@ -99,6 +104,10 @@ class _Running:
         self._stack.callback(stop)
         thread.start()
 
+    def _published(self, worker: Worker, partition: int, position: int) -> None:
+        if worker.vitals is not None:
+            worker.vitals.published(partition, position, self.intake.shard.house.position)
+
     def close(self) -> None:
         self._stack.close()
 
@@ -108,7 +117,8 @@ class Worker:
 
     def __init__(self, bootstrap: str, open_shard: OpenShard, *, prefix: str, group: str = "clearing-workers",
                  open_reader: OpenReader | None = None, name: str = "shard-{shard}", instance: str | None = None,
-                 future_tolerance: int = 60) -> None:
+                 future_tolerance: int = 60, vitals: Vitals | None = None) -> None:
+        self.vitals = vitals
         self.bootstrap, self.open_shard, self.open_reader = bootstrap, open_shard, open_reader
         self.prefix, self.group, self.instance = prefix, group, instance
         self.future_tolerance = future_tolerance
@@ -127,6 +137,11 @@ class Worker:
             raise RuntimeError("this worker relays nothing")
         return self.open_reader(partition)
 
+    def count_restart(self, partition: int, what: str) -> None:
+        """A shard or its relay starts anew after a fault."""
+        if self.vitals is not None:
+            self.vitals.restarts.labels(partition, what).inc()
+
     def fail(self, fault: Exception) -> None:
         """Stop with a fault that starting anew would only meet again."""
         self.fault = fault
@@ -140,12 +155,18 @@ class Worker:
             max_poll_interval_ms=60_000, group_instance_id=self.instance,
             partition_assignment_strategy=[CooperativeStickyAssignor])
         member.subscribe([self.prefix + ACCOUNTS], listener=owned)
+        turned = 0.0
         try:
             while not should_stop() and self.fault is None:
-                self._member_turn(member)
+                if time.monotonic() - turned >= MEMBER_SECONDS or not self.running:
+                    self._member_turn(member)
+                    turned = time.monotonic()
                 self._follow(set(owned.partitions))
-                if not any([self._step(partition) for partition in sorted(self.running)]) and not self.running:
+                for partition in sorted(self.running):
+                    self._step(partition)
+                if not self.running:
                     time.sleep(0.05)
+                self._tell_vitals()
         finally:
             for partition in list(self.running):
                 self._let_go(partition)
@@ -175,19 +196,27 @@ class Worker:
             except (KafkaError, PersistenceError, LedgerLocked, OSError) as fault:
                 self._again(partition, tries, fault)
 
-    def _step(self, partition: int) -> int:
+    def _tell_vitals(self) -> None:
+        if self.vitals is not None:
+            self.vitals.turn(len(self.running))
+            for partition, running in self.running.items():
+                self.vitals.stands(partition, running.intake.shard.house.position, running.intake.lags())
+
+    def _step(self, partition: int) -> None:
         try:
-            return self.running[partition].intake.step()
+            self.running[partition].intake.step()
         except (KafkaError, PersistenceError, OSError) as fault:
             self._let_go(partition)
             self._again(partition, self._retries.get(partition, (0.0, 0))[1], fault)
-            return 0
 
     def _again(self, partition: int, tries: int, fault: Exception) -> None:
         pause = PAUSES[min(tries, len(PAUSES) - 1)]
         self._retries[partition] = (time.monotonic() + pause, tries + 1)
         log.warning("shard %s is tried again in %s s: %s", partition, pause, fault)
+        self.count_restart(partition, "shard")
 
     def _let_go(self, partition: int) -> None:
         self.running.pop(partition).close()
+        if self.vitals is not None:
+            self.vitals.forget(partition)
         log.info("shard %s was let go", partition)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from infra.embedded import LedgerReader, open_ledger
+from infra.embedded import LedgerReader, open_ledger, open_reader
 from infra.replay import replay_ledger
 from infra.streams.messages import messages
 from infra.streams.topics import (
@@ -116,30 +117,31 @@ def wait_for_quiet(cluster: Cluster, folder: Path, records: int) -> None:
     wait_until(is_done, f"{records} records applied and published", log=folder / "worker.log")
 
 
-def expected_messages(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(topic, ce_id, value) of every message that the log says, in log order."""
-    states = States()
-    with LedgerReader(path) as reader, exact():
+def expected_of(ledger: str | Path, shard: str, topic: str) -> list[tuple[int, bytes]]:
+    """(log position, value) of every message that the log says for a topic, in log order."""
+    states, found = States(), []
+    with open_reader(ledger) as reader, exact():
         for recorded in reader.log():
             states.fold(recorded)
             kind, _, account = recorded.originator_id.partition(":")
-            for message in messages(recorded, "shard-0", states.accounts.get(account) if kind == "account" else None):
-                yield message.topic, dict(message.headers)["ce_id"].decode(), message.value
+            for message in messages(recorded, shard, states.accounts.get(account) if kind == "account" else None):
+                if message.topic == topic:
+                    found.append((recorded.position, message.value))
+    return found
 
 
 def require_published_exactly(cluster: Cluster, path: Path) -> None:
     """A reader of committed messages sees each message of the log once, in log order."""
-    wanted = list(expected_messages(path))
     for topic in OUTPUTS:
-        of_topic = [(name, value) for at, name, value in wanted if at == topic]
-        enough = len(of_topic)
+        wanted = expected_of(path, "shard-0", topic)
+        enough = len(wanted)
         seen = cluster.read(topic, until=lambda found, enough=enough: len(found) >= enough)  # type: ignore[misc]
-        assert of_topic == [(dict(row.headers)["ce_id"].decode(), row.value) for row in seen], topic
+        assert wanted == [(position_of(row), row.value) for row in seen], topic
 
 
 def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder: Path) -> None:
     cluster.send_all(opening())
-    process = worker(cluster, folder)
+    process = worker(cluster, folder, "--metrics-port", "0")
     wait_until(lambda: end_of(folder) >= 6, "the opening is applied", log=folder / "worker.log")
 
     cluster.send_all([record("price", "p2", instrument="BTC-USD", price="9000", source="feed")])
@@ -158,6 +160,11 @@ def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder:
     orders = cluster.read(LIQUIDATIONS, until=lambda found: len(found) >= 2)
     assert "margin-call-met" == value_of(ends[-1])["event"]
     assert ["liquidation-started", "liquidation-order-placed"] == [value_of(row)["event"] for row in orders]
+    (address,) = re.findall(r"metrics on (http://\S+)/metrics", (folder / "worker.log").read_text())
+    figures = urlopen(f"{address}/metrics").read().decode()
+    assert 'clearing_records_total{outcome="applied",shard="0"} 9.0' in figures
+    assert 'clearing_shards_owned 1.0' in figures
+    assert (b"ok\n", b"ok\n") == (urlopen(f"{address}/livez").read(), urlopen(f"{address}/readyz").read())
     assert 0 == process.stop()
     assert [] == replay_ledger(folder / "desk-0.db").differences
 

@@ -168,10 +168,12 @@ def position_of(ledger: Path, topic: str, **fields: str) -> int:
 COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "liquidations", "statement",
                    "movements", "charges", "orders", "trades", "journal", "markets", "assets", "halts", "funds",
                    "record", "rejections", "margin", "rulebooks", "rulebook", "replay", "shards", "reconcile",
-                   "topics", "worker", "relay")
+                   "topics", "worker", "relay", "backup", "restore", "upgrade", "dlq")
 
 
-@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name != "topics"), "topics ensure", "topics list"])
+@pytest.mark.parametrize("command", [
+    *(name for name in COMMANDS if name not in ("topics", "dlq")), "topics ensure", "topics list", "dlq list",
+    "dlq show", "dlq replay"])
 def test_every_command_has_a_sentence_and_an_example(command: str) -> None:
     answer = clearing(*command.split(), "--help")
     sentence = " ".join(answer.out.partition("Example:")[0].partition("\n\n")[2].split())

@@ -40,6 +40,7 @@ def whole_story() -> Scenario:
     s.price("BTC-USD", "10010", source="other")
     s.price("BTC-USD", "10020", source="third", kind="index")
     s.price("BTC-USD", "10001", time="2026-01-05T09:00:00Z")
+    s.price("BTC-USD", "10002", source="slow", time="2026-01-05T09:30:00Z")
     s.price("BTC-USD-I", "10000")
     s.price("BTC-JAN", "10000")
     # Settings, trades in all modes, fees in other assets.
@@ -134,6 +135,8 @@ def fall(s: Scenario) -> None:
     order = s.last(LiquidationOrderPlaced)
     s.send("liquidation-result", account="J", liquidation_order_id=order.order_id, result="expired")
     s.fill(order.account, "sell", "1", "90", instrument="SOL-USD", liquidation_order_id=order.order_id)
+    s.send("liquidation-result", account=order.account, liquidation_order_id=order.order_id, result="filled")
+    order = s.last(LiquidationOrderPlaced)
     s.send("liquidation-result", account=order.account, liquidation_order_id=order.order_id, result="filled")
     sol(s, "11:45:00", "88")
     for _ in range(8):

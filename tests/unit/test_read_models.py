@@ -974,6 +974,31 @@ def test_the_busy_log_has_rows_for_every_table() -> None:
     assert set() == empty
 
 
+def test_sqlite_finds_no_damage_in_any_table() -> None:
+    """A file in which it found some would not be opened."""
+    connection = built(busy_log())._connection
+
+    for check in ("quick_check", "integrity_check"):
+        assert [("ok",)] == connection.cursor().execute(f"PRAGMA {check}").fetchall()
+
+
+def test_tables_of_an_older_make_are_built_anew() -> None:
+    log = busy_log()
+    models = built(log)
+    before = contents(models)
+    cursor = models._connection.cursor()
+    cursor.execute("DROP TABLE view_funds")
+    cursor.execute('CREATE TABLE view_funds ("fund" TEXT)')
+    cursor.execute("UPDATE view_shape SET shape = 'older' WHERE view = 'funds'")
+    cursor.execute("COMMIT")
+    anew = ReadModels(models._connection)
+    anew.create()
+
+    assert 0 == anew.position()
+    anew.catch_up(log.select)
+    assert before == contents(anew)
+
+
 def test_dropped_models_are_rebuilt_to_the_same_rows() -> None:
     log = busy_log()
     models = built(log)
