@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup demo test check bench docs kafka clean
 
 # The interpreters to try, first fit wins; `make setup PYTHON=...` names one.
 PYTHON ?=
@@ -51,6 +51,9 @@ bench: $(INSTALLED) ## measure, beside peers and bounds
 
 docs: $(INSTALLED) ## write the generated pages anew: docs/events.md, docs/events.json
 	$(BIN)/python -m infra.reference
+
+kafka: $(INSTALLED) ## run a real Kafka broker at 127.0.0.1:9092 in the foreground (Java, and mvn or jgo)
+	$(BIN)/python -m infra.deploy.broker
 
 clean: ## remove all that make, tests and tools left behind, .venv too
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
