@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench docs kafka clean
+.PHONY: help setup demo test check bench docs kafka postgres clean
 
 # The interpreters to try, first fit wins; `make setup PYTHON=...` names one.
 PYTHON ?=
@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		echo "building .venv with $$found"; \
 		"$$found" -m venv --clear .venv; \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,kafka]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,kafka,postgres]'
 	@touch $@
 
 demo: $(INSTALLED) ## run a whole ledger in one process on real prices
@@ -52,8 +52,11 @@ bench: $(INSTALLED) ## measure, beside peers and bounds
 docs: $(INSTALLED) ## write the generated pages anew: docs/events.md, docs/events.json
 	$(BIN)/python -m infra.reference
 
-kafka: $(INSTALLED) ## run a real Kafka broker at 127.0.0.1:9092 in the foreground (Java, and mvn or jgo)
+kafka: $(INSTALLED) ## run an Apache Kafka broker of this project's own until interrupted; its data go with it
 	$(BIN)/python -m infra.deploy.broker
+
+postgres: $(INSTALLED) ## run a PostgreSQL server of this project's own until interrupted; its data go with it
+	$(BIN)/python -m infra.deploy.postgres
 
 clean: ## remove all that make, tests and tools left behind, .venv too
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -14,17 +14,30 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from infra.explanation import explain
 from infra.streams.records import shown
-from ledger.amounts import ONE, ZERO, Number, WireAmount, WirePositive, WirePrice, exact, is_multiple, plain, round_up
+from ledger.amounts import (
+    ONE,
+    ZERO,
+    Number,
+    WireAmount,
+    WirePositive,
+    WirePrice,
+    divide_down,
+    exact,
+    is_multiple,
+    plain,
+    round_up,
+)
 from ledger.commands import Id, MarginMode, PositionSide
 from ledger.postings import CROSS, pool_name
-from ledger.risk.margin import Holding, PoolMargin, Status, evaluate
+from ledger.risk.holding import Holding, cost_of
+from ledger.risk.margin import PoolMargin, Status, evaluate
 from ledger.risk.requirement import with_leverage
 from ledger.rulebook import Rulebook, shipped
 from projections.figures import (
@@ -286,11 +299,12 @@ def _expectation(error: ErrorDetails) -> str:
 
 
 class _Terms(NamedTuple):
-    """What an instrument is, as far as margin cares."""
+    """What an instrument is, as far as margin cares; an inverse contract settles in its base."""
 
-    quote: str
+    settled_in: str
     underlying: str
     contract_size: Decimal
+    contract_type: Literal["linear", "inverse"]
 
 
 class _Portfolio:
@@ -329,10 +343,12 @@ class _Portfolio:
             path = f"instruments[{index}]"
             if row.instrument in self.terms:
                 yield InputFault(f"{path}.instrument", f"expected each instrument once, came {row.instrument!r} again")
-            if row.instrument in held and row.contract_type != "linear":
-                yield InputFault(f"{path}.contract_type", f"expected 'linear' in this version, came "
+            if row.instrument in held and row.contract_type not in ("linear", "inverse"):
+                yield InputFault(f"{path}.contract_type", f"expected 'linear' or 'inverse' in this version, came "
                                                           f"{shown(row.contract_type)}")
-            self.terms[row.instrument] = _Terms(row.quote, row.underlying or row.base, row.contract_size)
+            inverse = row.contract_type == "inverse"
+            self.terms[row.instrument] = _Terms(row.base if inverse else row.quote, row.underlying or row.base,
+                                                row.contract_size, "inverse" if inverse else "linear")
 
     def _take(self, path: str, position: PositionInput) -> Iterator[InputFault]:
         """Put a position into its pool, or say why it cannot be."""
@@ -344,7 +360,7 @@ class _Portfolio:
                 faults.append(InputFault(f"{path}.instrument", "expected an instrument of `instruments`, or a linear "
                                                                f"BASE-QUOTE, came {shown(name)}"))
             else:
-                self.terms[name] = _Terms(match[2], match[1], ONE)
+                self.terms[name] = _Terms(match[2], match[1], ONE, "linear")
         mark = self.question.marks.get(name)
         if mark is None:
             faults.append(InputFault(f"marks.{name}", f"expected the mark of {name}, which is held, came nothing"))
@@ -358,11 +374,12 @@ class _Portfolio:
             yield from faults
             return
         terms = self.terms[name]
-        cost = position.signed_size * terms.contract_size * position.entry_price
-        holdings.append(Holding(*key, position.signed_size, cost, mark, ZERO, terms.contract_size, terms.quote,
-                                QUANTUM, position.leverage))
+        cost = cost_of(size=position.signed_size, contract_size=terms.contract_size, price=position.entry_price,
+                       contract_type=terms.contract_type, quantum=QUANTUM)
+        holdings.append(Holding(*key, position.signed_size, cost, mark, ZERO, terms.contract_size, terms.settled_in,
+                                QUANTUM, position.leverage, terms.contract_type))
         if pool != CROSS:
-            balances[terms.quote] = self._isolated_margin(position, abs(cost), terms)
+            balances[terms.settled_in] = self._isolated_margin(position, abs(cost), terms)
 
     def _isolated_margin(self, position: PositionInput, notional: Decimal, terms: _Terms) -> Decimal:
         """What was put beside an isolated position; where not given, its initial margin at the entry price."""
@@ -371,7 +388,8 @@ class _Portfolio:
         initial, _ = self.rules.requirement(position.instrument).margins(notional)
         margin = round_up(with_leverage(initial, notional, position.leverage, QUANTUM), QUANTUM)
         self.notes.append(f"The isolated position in {position.instrument} names no isolated_margin: taken as its "
-                          f"initial margin at the entry price, {plain(margin)} {terms.quote}, beside the collateral.")
+                          f"initial margin at the entry price, {plain(margin)} {terms.settled_in}, beside the "
+                          "collateral.")
         return margin
 
 
@@ -457,6 +475,12 @@ def _pool(pool: PoolFigures) -> PoolAnswer:
     return PoolAnswer(pool=pool.pool, **_figures(pool.margin, pool.status, _withdrawable(pool)), positions=rows)
 
 
+def _delta(holding: Holding) -> Decimal:
+    """Units of the underlying: size x contract size, which of an inverse contract is in quote and divided by mark."""
+    contracts = holding.size * holding.contract_size
+    return divide_down(contracts, holding.mark, QUANTUM) if holding.contract_type == "inverse" else contracts
+
+
 def _exposures(portfolio: _Portfolio, pools: Sequence[PoolFigures]) -> list[Exposure]:
     """By underlying; positions only, and only those that can be valued."""
     sums: dict[str, list[Decimal]] = {}
@@ -466,7 +490,7 @@ def _exposures(portfolio: _Portfolio, pools: Sequence[PoolFigures]) -> list[Expo
                 continue
             holding = row.holding
             found = sums.setdefault(portfolio.terms[holding.instrument].underlying, [ZERO, ZERO, ZERO])
-            found[0] += holding.size * holding.contract_size
+            found[0] += _delta(holding)
             found[1] += row.margin.notional if holding.size > 0 else -row.margin.notional
             found[2] += row.margin.notional
     return [Exposure(underlying=name, net_delta=delta, net_notional=net, gross_notional=gross)

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from infra import cli_reports
+from infra import cli_reports, cli_shards
 from infra.cli_console import (
     MISMATCH,
     AsJson,
@@ -40,6 +40,7 @@ from infra.cli_console import (
 )
 from infra.cli_ingest import ingest
 from infra.embedded import LedgerReader
+from infra.store.address import SCHEMES
 from ledger.errors import LedgerLocked, LedgerUnreadable
 
 DEMO_LEDGER: Final = Path("demo-ledger.db")
@@ -81,6 +82,9 @@ def demo(
     \b
     Example: clearing demo --accounts 500 --fresh
     """
+    # As a path, two slashes have become one.
+    if str(ledger).startswith(tuple(f"{scheme}:/" for scheme in SCHEMES)):
+        raise CommandFault(f"--ledger: expected a file to make, came {ledger}; the demo keeps its ledger in a file")
     if ledger.exists():
         if not fresh:
             raise CommandFault(f"expected no file at {ledger}, there is one; pass --fresh to delete it first, or "
@@ -114,7 +118,7 @@ def _discard(ledger: Path) -> None:
 app.command()(ingest)
 for _report in (cli_reports.events, cli_reports.account, cli_reports.accounts, cli_reports.calls,
                 cli_reports.statement, cli_reports.journal, cli_reports.markets, cli_reports.funds,
-                cli_reports.record):
+                cli_reports.record, cli_shards.shards, cli_shards.reconcile):
     app.command()(_report)
 
 

@@ -10,6 +10,7 @@ import csv
 import gzip
 import json
 import os
+import shlex
 import sqlite3
 import sys
 import traceback
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from decimal import Decimal
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -30,9 +32,12 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from infra.embedded import LedgerReader
+from infra.embedded import open_reader as open_stored
+from infra.store.address import BadAddress, PostgresAddress, ledger_address
 from ledger.amounts import exact, nanoseconds, plain, rfc3339
 from ledger.clearing_house import ClearingHouse
 from ledger.errors import BrokenInvariant, LedgerLocked, LedgerUnreadable
+from projections.database import Connection
 from projections.figures import brief, brief_ratio
 from projections.read_model import ReadModels
 
@@ -109,8 +114,8 @@ def _sentence(fault: Exception) -> tuple[str, int]:
         case OSError():
             return f"the system failed: {fault}; what was committed stays, run the same command again", REFUSED
         case _:
-            return (f"the store failed: {fault}; what was committed stays: see that the disk has room and the file may "
-                    "be written, and run the same command again"), REFUSED
+            return (f"the store failed: {str(fault).strip()}; what was committed stays: see that the disk has room and "
+                    "the file may be written, or that the server answers, and run the same command again"), REFUSED
 
 
 def _reason(fault: OSError) -> str:
@@ -170,9 +175,22 @@ def parse_point(text: str) -> Point:
             f"expected a log position such as 120, or a time such as 2019-09-24T18:00:00Z, came {text!r}") from None
 
 
-LedgerPath = Annotated[Path, typer.Option(
-    "--ledger", metavar="PATH", envvar="CLEARING_LEDGER", show_envvar=False,
-    help="The ledger file; may also stand in CLEARING_LEDGER.")]
+def parse_ledger(text: str) -> Path | PostgresAddress:
+    """A ledger of the command line: a file, or a shard of a server."""
+    try:
+        found = ledger_address(text)
+    except BadAddress as fault:
+        raise typer.BadParameter(str(fault)) from None
+    if isinstance(found, PostgresAddress) and find_spec("psycopg") is None:
+        raise typer.BadParameter("a ledger in PostgreSQL needs psycopg: pip install 'clearing-ledger[postgres]'")
+    return found
+
+
+Ledger = Path | PostgresAddress
+# Any, because typer takes no unions: it is what the parser gives.
+LedgerPath = Annotated[Any, typer.Option(
+    "--ledger", metavar="PATH", envvar="CLEARING_LEDGER", show_envvar=False, parser=parse_ledger,
+    help="The ledger: a file, or postgresql://HOST/DATABASE?shard=NAME; may also stand in CLEARING_LEDGER.")]
 AtTime = Annotated[int | None, typer.Option(
     "--at", metavar="TIME", parser=parse_time, help="As it was at this log time.")]
 AtPosition = Annotated[int | None, typer.Option(
@@ -187,23 +205,29 @@ PartName = Annotated[str | None, typer.Option(
 
 
 @contextmanager
-def open_reader(path: Path) -> Iterator[LedgerReader]:
+def open_reader(ledger: Ledger) -> Iterator[LedgerReader]:
     """A ledger to be read; where there is none, the sentence says how to make one."""
-    if not path.exists():
-        raise CommandFault(f"expected a ledger at {path}, there is none; `clearing ingest FILE --ledger {path}` makes "
-                           "one")
+    if isinstance(ledger, Path) and not ledger.exists():
+        raise CommandFault(_none_at(ledger))
     try:
-        reader = LedgerReader(path)
+        reader = open_stored(ledger)
     except LedgerUnreadable as fault:
+        if isinstance(ledger, PostgresAddress):
+            raise CommandFault(_none_at(ledger)) from None
         raise CommandFault(f"{fault}; expected a file that `clearing ingest` or `clearing demo` made") from None
     with reader:
         yield reader
 
 
+def _none_at(ledger: Ledger) -> str:
+    return (f"expected a ledger at {ledger}, there is none; `clearing ingest FILE --ledger {shlex.quote(str(ledger))}` "
+            "makes one")
+
+
 class View:
     """A ledger as it stood at one log position: its read models, and a clearing house folded up to there."""
 
-    def __init__(self, reader: LedgerReader, models: sqlite3.Connection) -> None:
+    def __init__(self, reader: LedgerReader, models: Connection) -> None:
         self.reader, self.models = reader, models
         self.position = ReadModels(models).position()
 
@@ -227,7 +251,7 @@ class View:
 
 
 @contextmanager
-def reading(ledger: Path, at: int | None, at_position: int | None) -> Iterator[View]:
+def reading(ledger: Ledger, at: int | None, at_position: int | None) -> Iterator[View]:
     """A ledger at the end of its log, or at an earlier point of it."""
     if at is not None and at_position is not None:
         raise CommandFault("expected --at or --at-position, came both; leave one out")
@@ -242,7 +266,7 @@ def reading(ledger: Path, at: int | None, at_position: int | None) -> Iterator[V
         yield view
 
 
-def _read_models(reader: LedgerReader, until: int | None) -> sqlite3.Connection:
+def _read_models(reader: LedgerReader, until: int | None) -> Connection:
     """The read models; those of a ledger that may not be written to are built in memory, as for an earlier point."""
     try:
         return reader.read_models(until=until)

@@ -6,6 +6,7 @@ thousand rejections. This file never decides what becomes of a record: the shard
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import stat
 import time
@@ -25,6 +26,7 @@ from infra.cli_console import (
     MISMATCH,
     AsJson,
     CommandFault,
+    Ledger,
     LedgerPath,
     print_json,
     remark,
@@ -33,6 +35,7 @@ from infra.cli_console import (
 )
 from infra.embedded import open_ledger
 from infra.shard import Shard
+from infra.store.address import PostgresAddress
 from infra.streams.candles import HEADER, is_candles, read_candles
 from infra.streams.records import Delivered, open_input, read_lines, source_name
 from infra.venue import SimulatedVenue
@@ -93,19 +96,20 @@ def ingest(
     _tell_rejected(tally, ledger, list_unknown=list_unknown)
     if not summary["balanced"]:
         raise CommandFault("expected every asset to sum to zero over all owners, it does not; `clearing journal "
-                           f"--ledger {ledger}` shows which", MISMATCH)
+                           f"--ledger {shlex.quote(str(ledger))}` shows which", MISMATCH)
     if fault is not None:
         raise fault
 
 
 @contextmanager
-def _writer(ledger: Path, venue: SimulatedVenue | None) -> Iterator[Shard]:
+def _writer(ledger: Ledger, venue: SimulatedVenue | None) -> Iterator[Shard]:
     with ExitStack() as stack:
         try:
             with waiting("opening the ledger"):
                 shard = stack.enter_context(open_ledger(ledger, venue=venue))
         except LedgerUnreadable as fault:
-            if not isinstance(fault.__cause__, sqlite3.Error) and ledger.parent.is_dir():
+            if not isinstance(fault.__cause__, sqlite3.Error) and (
+                    isinstance(ledger, PostgresAddress) or ledger.parent.is_dir()):
                 raise
             raise CommandFault(f"{fault}; name a ledger, or a new file for one, with --ledger") from None
         yield shard
@@ -292,7 +296,7 @@ def _live(tally: Tally, console: Console) -> Iterator[Callable[[str], None]]:
         yield lambda path: progress.update(task, description=Path(path).name)
 
 
-def _print_summary(summary: dict[str, Any], ledger: Path) -> None:
+def _print_summary(summary: dict[str, Any], ledger: Ledger) -> None:
     console = stdout_console()
     rate = int(summary["records"] / summary["seconds"]) if summary["seconds"] else summary["records"]
     outcomes = ", ".join(f"{summary[kind]} {kind}" for kind in ("applied", "duplicate", "refused", "rejected"))
@@ -308,7 +312,7 @@ def _print_summary(summary: dict[str, Any], ledger: Path) -> None:
         console.print(f"{name:13} {value}", soft_wrap=True)
 
 
-def _tell_rejected(tally: Tally, ledger: Path, *, list_unknown: bool) -> None:
+def _tell_rejected(tally: Tally, ledger: Ledger, *, list_unknown: bool) -> None:
     """The first rejected records and how to see the rest; that refusals happened shows in the summary."""
     rejected, reasons = tally.outcomes["rejected"], tally.reasons["rejected"]
     if not rejected:
@@ -320,7 +324,8 @@ def _tell_rejected(tally: Tally, ledger: Path, *, list_unknown: bool) -> None:
         remark(f"  {place}: {row.reason}: {row.message}")
     if rejected > len(tally.rejections):
         remark(f"  ... and {rejected - len(tally.rejections)} more")
-    remark(f"See them all: clearing events --ledger {ledger} --type record-rejected --type price-rejected")
+    remark(f"See them all: clearing events --ledger {shlex.quote(str(ledger))} --type record-rejected "
+           "--type price-rejected")
     if reasons["unknown-instrument"] and not list_unknown:
         remark("--list lists the symbols of a CSV that the ledger does not know, before their first prices; those that "
                "were rejected stay so.")

@@ -402,13 +402,14 @@ def _outcomes(view: View, source: str, name: str) -> list[dict[str, Any]]:
     if rows:
         return _fields(rows)
     # Accepted prices stand in the inbox alone.
-    seen = view.reader.connection.execute(
-        "SELECT position FROM inbox WHERE source = ? AND kind = 'id' AND record_key = ?", (source, name)).fetchone()
-    if seen is not None and seen[0] <= view.position:
-        event = view.reader.select(seen[0] - 1, 1)[0].event
+    seen = view.reader.ask("SELECT position FROM inbox WHERE source = ? AND kind = 'id' AND record_key = ?",
+                           (source, name))
+    if seen and seen[0][0] <= view.position:
+        position = int(seen[0][0])
+        event = view.reader.select(position - 1, 1)[0].event
         cause = event.cause.model_dump(mode="json")
         return [{"source": source, "type": cause["type"], "record_id": name, "line": cause["line"],
-                 "partition": cause["partition"], "offset": cause["offset"], "position": seen[0],
+                 "partition": cause["partition"], "offset": cause["offset"], "position": position,
                  "topic": event.TOPIC, "outcome": "applied", "reason": None, "message": None,
                  "time": json.loads(event.model_dump_json())["time"], "record_time": cause["time"]}]
     raise CommandFault(_unknown_record(view, source, name))

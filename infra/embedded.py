@@ -1,7 +1,8 @@
-"""An embedded ledger: one SQLite file, one writer, readers beside it.
+"""A ledger and its readers: one SQLite file, or one shard of a PostgreSQL server, with one writer.
 
 Opening takes the writer's lock (a second writer is refused with the name of the first), lets SQLite check the file
-and the shard check the log against its root. Readers need no lock. This file never decides or records anything.
+and the shard check the log against its root. Readers need no lock. What is a server's is in `infra.served`. This
+file never decides or records anything.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from eventsourcing.persistence import PersistenceError
 
 from infra.shard import Shard
+from infra.store.address import PostgresAddress, ledger_address
 from infra.store.sqlite import connect, file_uri
 from infra.venue import SimulatedVenue
 from ledger.clearing_house import ClearingHouse
@@ -25,6 +27,7 @@ from ledger.encoding import decode
 from ledger.errors import LedgerLocked, LedgerUnreadable
 from ledger.events import Recorded
 from projections.book import Book
+from projections.database import Connection
 from projections.read_model import ReadModels
 
 MAPPER: Final = "infra.store.mapper:EventMapper"
@@ -42,13 +45,19 @@ def in_memory(*, venue: SimulatedVenue | None = None) -> Shard:
 
 
 @contextmanager
-def open_ledger(path: str | Path, *, venue: SimulatedVenue | None = None,
+def open_ledger(ledger: str | Path | PostgresAddress, *, venue: SimulatedVenue | None = None,
                 progress: Callable[[int], None] | None = None) -> Iterator[Shard]:
-    """The writer over a ledger file, made where there is none.
+    """The writer over a ledger file or a shard of a server, made where there is none.
 
-    LedgerLocked names the writer that holds it; LedgerUnreadable says what of the file cannot be read.
+    LedgerLocked names the writer that holds it; LedgerUnreadable says what of the ledger cannot be read.
     """
-    path = Path(path)
+    path = ledger_address(ledger)
+    if isinstance(path, PostgresAddress):
+        from infra.served import open_shard
+
+        with open_shard(path, venue=venue, progress=progress) as shard:
+            yield shard
+        return
     if not path.parent.is_dir():
         raise LedgerUnreadable(f"expected a folder {path.parent}, there is none")
     with _lock(path):
@@ -103,12 +112,21 @@ def _lock(path: Path) -> Iterator[None]:
 class LedgerReader:
     """Reads a ledger file beside its writer: the log, and the read models brought up to it."""
 
+    ROWS = ("SELECT rowid, originator_id, originator_version, topic, CAST(state AS BLOB) FROM stored_events "
+            "WHERE rowid > ? ORDER BY rowid LIMIT ?")
+    END = "SELECT COALESCE(MAX(rowid), 0) FROM stored_events"
+    TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    SNAPSHOT = "BEGIN"
+
+    # In the manner of `sqlite3`, whatever the store.
+    connection: Connection
+
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         if not path.exists():
             raise LedgerUnreadable(f"expected a ledger at {path}, there is none")
         _check_file(path)
-        self.path = path
+        self.path: Path | PostgresAddress = path
         self.connection = connect(str(path))
 
     def __enter__(self) -> LedgerReader:
@@ -119,9 +137,7 @@ class LedgerReader:
 
     def rows(self, after: int, limit: int) -> list[tuple[int, str, int, str, bytes]]:
         """(position, stream, version, topic, state) of the log's rows after a position, as stored."""
-        return self.connection.execute(
-            "SELECT rowid, originator_id, originator_version, topic, CAST(state AS BLOB) FROM stored_events "
-            "WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit)).fetchall()
+        return self.connection.cursor().execute(self.ROWS, (after, limit)).fetchall()
 
     def select(self, after: int, limit: int) -> Sequence[Recorded]:
         """The log's events after a position."""
@@ -137,22 +153,62 @@ class LedgerReader:
                 yield recorded
             after = page[-1].position
 
+    def owner(self) -> str | None:
+        """Who writes the ledger now; None where nobody does."""
+        with suppress(FileNotFoundError), Path(f"{self.path}.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read(200).strip() or "another process"
+        return None
+
+    def end(self) -> int:
+        """The log's last position."""
+        return int(self.ask(self.END)[0][0])
+
+    def tables(self) -> set[str]:
+        """The tables that there are."""
+        return {row[0] for row in self.ask(self.TABLES)}
+
+    def ask(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        """The rows that a statement selects, of tables that are named alike in every store."""
+        return self.connection.cursor().execute(statement, values).fetchall()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Whatever is read meanwhile is of one moment."""
+        self.connection.cursor().execute(self.SNAPSHOT)
+        try:
+            yield
+        finally:
+            self.connection.cursor().execute("ROLLBACK")
+
     def position_at(self, time: int) -> int:
         """The last position recorded at or before a log time."""
-        low, high = 0, self.connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM stored_events").fetchone()[0]
+        low, high = 0, self.end()
         while low < high:  # log time never goes back
             middle = (low + high + 1) // 2
             if self.select(middle - 1, 1)[0].event.time <= time:
                 low = middle
             else:
                 high = middle - 1
-        return int(low)
+        return low
 
     def read_models(self, *, until: int | None = None,
-                    progress: Callable[[int], None] | None = None) -> sqlite3.Connection:
+                    progress: Callable[[int], None] | None = None) -> Connection:
         """A connection whose `view_` tables stand at the end of the log, or were rebuilt up to a position."""
         connection = self.connection if until is None else sqlite3.connect(":memory:", isolation_level=None)
         models = ReadModels(connection)
         models.create()
         models.catch_up(self.select, until=until, progress=progress)
         return connection
+
+
+def open_reader(ledger: str | Path | PostgresAddress) -> LedgerReader:
+    """The reader of a ledger file or of a shard of a server. LedgerUnreadable where there is none."""
+    address = ledger_address(ledger)
+    if isinstance(address, PostgresAddress):
+        from infra.served import ShardReader
+
+        return ShardReader(address)
+    return LedgerReader(address)

@@ -35,7 +35,7 @@ def _collateral(collateral: Mapping[str, Decimal], valuation: Valuation, rules: 
                 yield f"{plain(amount)} {asset} count for nothing, since no mark values {asset}; {wanted}."
             continue
         gross = amount * price
-        counted = rules.collateral(asset).signed(gross)
+        counted = rules.collateral(asset).worth(amount, price)
         if counted != gross:
             yield (f"{plain(amount)} {asset} are worth {brief(gross)} and count {brief(counted)} as collateral, after "
                    f"a haircut of {_percent(gross - counted, gross)}.")

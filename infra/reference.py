@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from ledger.commands import COMMANDS, NOT_SUPPORTED, Command
+from ledger.commands import COMMANDS, Command
 from ledger.errors import REJECTIONS
 from ledger.events import EVENTS, TOPICS, UPCASTS, Event
 
@@ -113,9 +113,6 @@ def _records() -> Iterator[str]:
         asks = _doc(command).removeprefix(f"`{kind}`: ")
         rows.append([f"`{kind}`", asks, ", ".join(required), ", ".join(optional), ", ".join(outcomes)])
     yield _table(["type", "asks", "fields", "optional", "outcome"], rows)
-    if NOT_SUPPORTED:
-        listed = ", ".join(f"`{kind}`" for kind in sorted(NOT_SUPPORTED))
-        yield f"Known, but rejected as `not-supported` by this version: {listed}.\n"
 
 
 def _rejections() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Replay of a ledger file: hands its stored rows and tables to `projections.audit`, and compares the read models.
+"""Replay of a stored ledger: hands its rows and tables to `projections.audit`, and compares the read models.
 
 It reads within one transaction, so a writer beside it does no harm, and never writes.
 """
@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.embedded import LedgerReader
+from infra.embedded import LedgerReader, open_reader
+from infra.store.address import PostgresAddress
 from projections.audit import Difference, Row, compare_rows, replay
 from projections.read_model import ALL, ReadModels
 
 
 class FileReport(NamedTuple):
-    """What a replay of a ledger file found; no differences means that everything follows from the facts."""
+    """What a replay of a stored ledger found; no differences means that everything follows from the facts."""
 
     events: int
     records: int
@@ -27,64 +28,56 @@ class FileReport(NamedTuple):
     differences: list[Difference]
 
 
-class _StoredFile:
-    """A ledger file as replay reads it."""
+class _Stored:
+    """A ledger as replay reads it."""
 
     def __init__(self, reader: LedgerReader) -> None:
         self.reader = reader
-        self.connection = reader.connection
 
     def log_rows(self, after: int, limit: int) -> Sequence[Row]:
         return [Row(*row) for row in self.reader.rows(after, limit)]
 
     def head(self) -> tuple[int, int, bytes] | None:
-        found: tuple[int, int, bytes] | None = self.connection.execute(
-            "SELECT position, log_time, root FROM ledger_head").fetchone()
-        return found
+        found: list[tuple[int, int, bytes]] = self.reader.ask("SELECT position, log_time, root FROM ledger_head")
+        return found[0] if found else None
 
     def inbox(self) -> Mapping[tuple[str, str, str], int]:
-        return {(source, kind, key): position for source, kind, key, position in self.connection.execute(
+        return {(source, kind, key): position for source, kind, key, position in self.reader.ask(
             "SELECT source, kind, record_key, position FROM inbox")}
 
     def source_positions(self) -> Mapping[tuple[str, int], int]:
-        return {(source, partition): offset for source, partition, offset in self.connection.execute(
+        return {(source, partition): offset for source, partition, offset in self.reader.ask(
             "SELECT source, partition, next_offset FROM stream_position")}
 
     def leaves(self) -> bytes:
-        return b"".join(row[0] for row in self.connection.execute(
-            "SELECT hashes FROM merkle_leaves ORDER BY first_position"))
+        return b"".join(row[0] for row in self.reader.ask("SELECT hashes FROM merkle_leaves ORDER BY first_position"))
 
 
-def replay_ledger(path: str | Path, until: int | None = None,
+def replay_ledger(ledger: str | Path | PostgresAddress, until: int | None = None,
                   progress: Callable[[int, int], None] | None = None) -> FileReport:
     """Derive a ledger anew and compare everything. `progress(position, end)` is called now and then.
 
-    LedgerUnreadable where the file is no ledger at all.
+    LedgerUnreadable where it is no ledger at all.
     """
     started = time.perf_counter()
-    with LedgerReader(path) as reader:
-        connection = reader.connection
-        connection.execute("BEGIN")
-        try:
-            end = connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM stored_events").fetchone()[0]
-            last = end if until is None else min(until, end)
-            tell = None if progress is None else lambda position: progress(position, last)
-            report = replay(_StoredFile(reader), until=until, progress=tell)
-            differences = list(report.differences)
-            if not differences and last == end:
-                differences += _compare_views(reader)
-        finally:
-            connection.execute("ROLLBACK")
+    with open_reader(ledger) as reader, reader.snapshot():
+        end = reader.end()
+        last = end if until is None else min(until, end)
+        tell = None if progress is None else lambda position: progress(position, last)
+        report = replay(_Stored(reader), until=until, progress=tell)
+        differences = list(report.differences)
+        if not differences and last == end:
+            differences += _compare_views(reader)
     return FileReport(report.events, report.records, report.decisions, report.root, time.perf_counter() - started,
                       differences)
 
 
 def _compare_views(reader: LedgerReader) -> list[Difference]:
     """The stored read models against ones rebuilt from the log, each up to the position that it has seen."""
-    stored = {row[0] for row in reader.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    stored = reader.tables()
     if "view_position" not in stored:
         return []
-    positions = dict(reader.connection.execute('SELECT "view", "log_position" FROM view_position'))
+    positions = dict(reader.ask('SELECT "view", "log_position" FROM view_position'))
     if len(set(positions.values())) > 1:
         return [Difference(None, "table view_position", "one position for all models", str(positions))]
     models = [model for model in ALL if model.NAME in positions]

@@ -30,9 +30,11 @@ from ledger.events import (
     Cause,
     Event,
     FundMovementRefused,
+    IsolatedMarginRefused,
     PriceRejected,
     Recorded,
     RecordRejected,
+    TransferRefused,
     WithdrawalRefused,
 )
 from ledger.facts import command_of
@@ -59,7 +61,7 @@ def outcome_of(recorded: Recorded) -> Outcome:
     match recorded.event:
         case RecordRejected() | PriceRejected():
             return Outcome("rejected", recorded.position, recorded.event.reason)
-        case WithdrawalRefused():
+        case WithdrawalRefused() | TransferRefused() | IsolatedMarginRefused():
             return Outcome("refused", recorded.position, recorded.event.reason)
         case FundMovementRefused():
             return Outcome("refused", recorded.position, "beyond-fund")
@@ -74,6 +76,7 @@ class Shard:
         self.house = house
         self.venue = venue
         self.store = cast(Store, house.recorder)
+        house.answered = self._answer_to
         self.frontier = Frontier()
         # Events that were committed, in log order; whoever wants to follow appends a function.
         self.listeners: list[Callable[[Sequence[Recorded]], None]] = []
@@ -259,6 +262,11 @@ class Shard:
         if key[1] == "price":
             self._unlisted.add(_counter(key))
         return Outcome("rejected", recorded.position, fault.reason)
+
+    def _answer_to(self, source: str, name: str) -> Event | None:
+        position = self._keys.get((source, "id", name)) or self.store.known([(source, "id", name)]).get(
+            (source, "id", name))
+        return None if position is None else self._recorded(position).event
 
     def _recorded(self, position: int) -> Recorded:
         pending = self.house.pending

@@ -7,27 +7,48 @@ events; `evolve` never refuses. This file decides facts; calls and liquidation h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ledger.amounts import ZERO, plain, round_down
 from ledger.asset import AssetState
-from ledger.commands import AccountKind, Deposit, MarginMode, OpenAccount, PositionMode, Side, Withdraw
+from ledger.commands import (
+    AccountKind,
+    CancelWithdrawal,
+    ChangeSettings,
+    Deposit,
+    MarginMode,
+    MoveIsolatedMargin,
+    OpenAccount,
+    PlaceOrder,
+    PositionMode,
+    ReportOrder,
+    SettleWithdrawal,
+    Side,
+    Transfer,
+    Withdraw,
+)
 from ledger.errors import Rejected
 from ledger.events import (
     AccountOpened,
     AccountSettingsChanged,
     Cause,
     Deposited,
+    DepositReversed,
     Event,
     Evidence,
     FillPosted,
     FundingItem,
     FundingSettled,
+    InterestItem,
+    InterestSettled,
+    IsolatedMarginMoved,
+    IsolatedMarginRefused,
     LiquidationCompleted,
     LiquidationOrderCancelled,
     LiquidationOrderPlaced,
+    LiquidationResultRecorded,
     LiquidationStarted,
     MarginCallExpired,
     MarginCallIssued,
@@ -35,15 +56,28 @@ from ledger.events import (
     MarginCallSuperseded,
     MarginCallWithdrawn,
     MarginWarned,
+    MarketSettled,
+    OrderReserved,
+    PositionSettled,
+    RefusalReason,
     ShortfallClaimed,
+    TradingSettingsChanged,
+    TransferReceived,
+    TransferRefused,
+    TransferSent,
     WarningEnded,
+    WithdrawalCancelled,
+    WithdrawalHeld,
     WithdrawalRefused,
+    WithdrawalSettled,
     Withdrawn,
 )
 from ledger.market import MarketState
 from ledger.postings import ACCOUNT, CROSS, Posting, pool_name, postings
-from ledger.risk.collateral import ValueTiers, amount_to_release
+from ledger.risk.collateral import CollateralBlock, amount_to_release
 from ledger.risk.funding import Accrued, accrued
+from ledger.risk.holding import value_of
+from ledger.risk.interest import accrued_interest
 from ledger.risk.margin import PoolMargin
 
 # (instrument, margin mode, position side)
@@ -95,6 +129,30 @@ class OpenOrder(NamedTuple):
         return self.size - self.filled
 
 
+class WorkingOrder(NamedTuple):
+    """An open order at the venue, as the venue last told of it."""
+
+    instrument: str
+    side: Side
+    remaining: Decimal
+    price: Decimal
+    reduce_only: bool
+
+
+class Hold(NamedTuple):
+    """A withdrawal that has neither settled nor been cancelled."""
+
+    asset: str
+    amount: Decimal
+
+
+class TradingSettings(NamedTuple):
+    """What the account chose for an instrument, or for all that have no choice of their own."""
+
+    leverage: Decimal | None = None
+    margin_mode: MarginMode | None = None
+
+
 class OpenLiquidation(NamedTuple):
     """A liquidation under way: its line, its open orders by id, and whether a loss was claimed."""
 
@@ -124,6 +182,16 @@ class AccountState(NamedTuple):
     liquidations: Mapping[str, OpenLiquidation] = {}
     # What the account owes beyond its balances, by asset, where recourse is full.
     debts: Mapping[str, Decimal] = {}
+    # Log time of the account's last event: until then all interest is settled.
+    touched: int = 0
+    # instrument (None: all others) -> what was chosen for it
+    settings: Mapping[str | None, TradingSettings] = {}
+    # id of the withdrawal -> what is held for it
+    holds: Mapping[str, Hold] = {}
+    # order id -> the open order
+    orders: Mapping[str, WorkingOrder] = {}
+    # Deposits that were undone: source and id.
+    reversed: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def is_margined(self) -> bool:
@@ -146,6 +214,22 @@ class AccountState(NamedTuple):
         for key, position in self.positions.items():
             if (pool == CROSS) == (key[1] == CROSS) and (pool == CROSS or pool_name(*key) == pool):
                 yield key, position
+
+    def leverage_of(self, instrument: str) -> Decimal | None:
+        """The leverage chosen for an instrument, else for all."""
+        for place in (instrument, None):
+            chosen = self.settings.get(place)
+            if chosen is not None and chosen.leverage is not None:
+                return chosen.leverage
+        return None
+
+    def mode_of(self, instrument: str) -> MarginMode:
+        """The margin mode of new positions on an instrument."""
+        for place in (instrument, None):
+            chosen = self.settings.get(place)
+            if chosen is not None and chosen.margin_mode is not None:
+                return chosen.margin_mode
+        return self.margin_mode
 
     def order(self, order_id: str | None) -> OpenOrder | None:
         """An open liquidation order of this account, by id."""
@@ -183,7 +267,7 @@ def decide_deposit(state: AccountState, command: Deposit, stamp: Stamp) -> Depos
                      amount=command.amount, balance=state.balance(CROSS, command.asset) + command.amount)
 
 
-def withdrawable(*, balance: Decimal, price: Decimal | None, tiers: ValueTiers, margin: PoolMargin,
+def withdrawable(*, balance: Decimal, price: Decimal | None, tiers: CollateralBlock, margin: PoolMargin,
                  quantum: Decimal) -> Decimal:
     """The lesser of the positive balance and what keeps margin equity at or above initial margin.
 
@@ -197,25 +281,164 @@ def withdrawable(*, balance: Decimal, price: Decimal | None, tiers: ValueTiers, 
     return round_down(amount_to_release(tiers, balance=balance, price=price, by=free, quantum=quantum), quantum)
 
 
-def decide_withdraw(state: AccountState, command: Withdraw, stamp: Stamp, *, available: Decimal, margin: PoolMargin,
-                    is_stale: bool, evidence: Callable[[], Evidence]) -> Withdrawn | WithdrawalRefused:
-    """Let collateral out, up to what is withdrawable; nothing while a call or liquidation is open or a mark stale."""
-    reasons: list[tuple[bool, Any, str]] = [
-        (bool(state.liquidations or state.due), "liquidation-open", "a liquidation is open"),
-        (bool(state.calls), "call-open", "a margin call is open"),
+class Refusal(NamedTuple):
+    """Why collateral may not leave a pool: a code, the sentence for it, and what may leave."""
+
+    reason: RefusalReason
+    sentence: str
+    available: Decimal
+
+
+def refusal_of(state: AccountState, amount: Decimal, *, pools: Iterable[str], available: Decimal,
+               margin: PoolMargin, is_stale: bool, is_halted: bool) -> Refusal | None:
+    """Why `amount` may not leave a pool that has `available`, None where it may.
+
+    Nothing leaves while a call or liquidation of one of `pools` is open, a mark is stale, or withdrawals are halted.
+    """
+    watched = list(pools)
+    reasons: list[tuple[bool, RefusalReason, str]] = [
+        (is_halted, "halted", "withdrawals are halted"),
+        (any(pool in state.liquidations or pool in state.due for pool in watched), "liquidation-open",
+         "a liquidation is open"),
+        (any(pool in state.calls for pool in watched), "call-open", "a margin call is open"),
         (bool(margin.unpriced), "unpriced", f"no mark values {', '.join(sorted(set(margin.unpriced)))}"),
-        (is_stale, "stale-mark", "a mark that values the account is stale"),
-        (True, "beyond-withdrawable", "the rest is needed as initial margin or is not there")]
-    _, reason, sentence = next(row for row in reasons if row[0])
-    if reason != "beyond-withdrawable":
-        available = ZERO
-    if command.amount <= available:
-        return Withdrawn(time=stamp.time, cause=stamp.cause, account=state.account, asset=command.asset,
-                         amount=command.amount, balance=state.balance(CROSS, command.asset) - command.amount)
-    return WithdrawalRefused(
-        time=stamp.time, cause=stamp.cause, account=state.account, asset=command.asset, amount=command.amount,
-        withdrawable=available, reason=reason, evidence=evidence(),
-        message=f"expected at most {plain(available)} {command.asset}, came {plain(command.amount)}: {sentence}")
+        (is_stale, "stale-mark", "a mark that values the account is stale")]
+    for holds, reason, sentence in reasons:
+        if holds:
+            return Refusal(reason, sentence, ZERO)
+    if amount <= available:
+        return None
+    return Refusal("beyond-withdrawable", "the rest is needed as initial margin or is not there", available)
+
+
+def _sentence(refusal: Refusal, amount: Decimal, asset: str) -> str:
+    return f"expected at most {plain(refusal.available)} {asset}, came {plain(amount)}: {refusal.sentence}"
+
+
+def decide_withdraw(state: AccountState, command: Withdraw, stamp: Stamp, refusal: Refusal | None,
+                    evidence: Callable[[], Evidence]) -> Withdrawn | WithdrawalHeld | WithdrawalRefused:
+    """Let collateral out, or hold it for a withdrawal that settles later, or refuse."""
+    if refusal is not None:
+        return WithdrawalRefused(
+            time=stamp.time, cause=stamp.cause, account=state.account, asset=command.asset, amount=command.amount,
+            withdrawable=refusal.available, reason=refusal.reason,
+            message=_sentence(refusal, command.amount, command.asset), evidence=evidence(), hold=command.hold or None)
+    balance = state.balance(CROSS, command.asset) - command.amount
+    if command.hold:
+        return WithdrawalHeld(time=stamp.time, cause=stamp.cause, account=state.account, asset=command.asset,
+                              amount=command.amount, hold=True, withdrawal=command.id, balance=balance)
+    return Withdrawn(time=stamp.time, cause=stamp.cause, account=state.account, asset=command.asset,
+                     amount=command.amount, balance=balance)
+
+
+def decide_withdrawal_end(state: AccountState, command: SettleWithdrawal | CancelWithdrawal,
+                          stamp: Stamp) -> WithdrawalSettled | WithdrawalCancelled:
+    """What was held goes out, or is the account's again. Rejected where nothing is held under that id."""
+    hold = state.holds.get(command.withdrawal)
+    if hold is None:
+        raise Rejected("unknown-withdrawal", f"withdrawal: expected the id of a withdrawal that is held for account "
+                       f"{state.account!r}, came {command.withdrawal!r}", field="withdrawal")
+    if isinstance(command, SettleWithdrawal):
+        return WithdrawalSettled(time=stamp.time, cause=stamp.cause, account=state.account,
+                                 withdrawal=command.withdrawal, asset=hold.asset, amount=hold.amount)
+    return WithdrawalCancelled(time=stamp.time, cause=stamp.cause, account=state.account,
+                               withdrawal=command.withdrawal, asset=hold.asset, amount=hold.amount,
+                               balance=state.balance(CROSS, hold.asset) + hold.amount)
+
+
+def decide_reversal(state: AccountState, command: Deposit, original: Event | None, stamp: Stamp) -> DepositReversed:
+    """Undo a deposit: a fact, also where equity turns negative.
+
+    `original` is the event of the deposit that the record names, from the same source. Rejected: no such deposit of
+    this account, asset and amount, or undone before.
+    """
+    reverses = command.reverses or ""
+    if not isinstance(original, Deposited) or original.account != state.account:
+        raise Rejected("unknown-deposit", f"reverses: expected the id of a deposit to account {state.account!r}, came "
+                       f"{reverses!r}", field="reverses")
+    if (stamp.cause.source, reverses) in state.reversed:
+        raise Rejected("unknown-deposit", f"reverses: expected a deposit that was not undone before, came "
+                       f"{reverses!r}", field="reverses")
+    if (original.asset, original.amount) != (command.asset, command.amount):
+        raise Rejected("unknown-deposit", f"amount: expected {plain(original.amount)} {original.asset}, as deposit "
+                       f"{reverses!r} brought, came {plain(command.amount)} {command.asset}", field="amount")
+    return DepositReversed(time=stamp.time, cause=stamp.cause, account=state.account, asset=command.asset,
+                           amount=command.amount, reverses=reverses,
+                           balance=state.balance(CROSS, command.asset) - command.amount)
+
+
+def decide_transfer(state: AccountState, command: Transfer, stamp: Stamp, refusal: Refusal | None,
+                    evidence: Callable[[], Evidence]) -> TransferSent | TransferRefused:
+    """Send collateral on its way to another account, or refuse as a withdrawal would be."""
+    if refusal is not None:
+        return TransferRefused(
+            time=stamp.time, cause=stamp.cause, account=state.account, to_account=command.to_account,
+            asset=command.asset, amount=command.amount, withdrawable=refusal.available, reason=refusal.reason,
+            message=_sentence(refusal, command.amount, command.asset), evidence=evidence())
+    return TransferSent(time=stamp.time, cause=stamp.cause, account=state.account, to_account=command.to_account,
+                        asset=command.asset, amount=command.amount, transfer_id=command.id,
+                        balance=state.balance(CROSS, command.asset) - command.amount)
+
+
+def receive(state: AccountState, sent: TransferSent, stamp: Stamp) -> TransferReceived:
+    """The receiver's side of a transfer."""
+    return TransferReceived(time=stamp.time, cause=stamp.cause, account=state.account, from_account=sent.account,
+                            asset=sent.asset, amount=sent.amount, transfer_id=sent.transfer_id,
+                            balance=state.balance(CROSS, sent.asset) + sent.amount)
+
+
+def isolated_key(state: AccountState, command: MoveIsolatedMargin) -> PositionKey:
+    """The isolated position that a move of margin means. Rejected where there is none, or one of two is not named."""
+    keys = [key for key in state.positions if key[0] == command.instrument and key[1] != CROSS
+            and command.position_side in (None, key[2])]
+    if len(keys) == 1:
+        return keys[0]
+    if keys:
+        raise Rejected("no-position", "position_side: expected long or short, since the account holds both, came none",
+                       field="position_side")
+    raise Rejected("no-position", f"instrument: expected an isolated position of account {state.account!r}, came "
+                   f"{command.instrument!r}", field="instrument")
+
+
+def decide_isolated_margin(state: AccountState, command: MoveIsolatedMargin, stamp: Stamp, *, asset: str,
+                           refusal: Refusal | None,
+                           evidence: Callable[[], Evidence]) -> IsolatedMarginMoved | IsolatedMarginRefused:
+    """Move margin into an isolated position or out of it, or refuse where it is not free."""
+    key = isolated_key(state, command)
+    if refusal is not None:
+        return IsolatedMarginRefused(
+            time=stamp.time, cause=stamp.cause, account=state.account, instrument=command.instrument,
+            amount=command.amount, position_side=command.position_side, withdrawable=refusal.available,
+            reason=refusal.reason, message=_sentence(refusal, abs(command.amount), asset), evidence=evidence())
+    return IsolatedMarginMoved(
+        time=stamp.time, cause=stamp.cause, account=state.account, instrument=command.instrument,
+        amount=command.amount, position_side=command.position_side, position=key[2],  # type: ignore[arg-type]
+        asset=asset, balance=state.balance(pool_name(*key), asset) + command.amount)
+
+
+def decide_settings(state: AccountState, command: ChangeSettings, stamp: Stamp) -> TradingSettingsChanged:
+    """Choose leverage or modes. Rejected: another position mode while positions are open."""
+    if command.position_mode not in (None, state.position_mode) and state.positions:
+        raise Rejected("immutable", f"position_mode of account {state.account!r} is {state.position_mode!r} and may "
+                       f"not change while positions are open, came {command.position_mode!r}", field="position_mode")
+    return TradingSettingsChanged(
+        time=stamp.time, cause=stamp.cause, account=state.account, instrument=command.instrument,
+        leverage=command.leverage, margin_mode=command.margin_mode, position_mode=command.position_mode)
+
+
+def decide_order(state: AccountState, command: PlaceOrder, stamp: Stamp) -> OrderReserved:
+    """Take note of an open order as it now stands: a fact."""
+    return OrderReserved(
+        time=stamp.time, cause=stamp.cause, account=state.account, order_id=command.order_id,
+        instrument=command.instrument, side=command.side, remaining=command.remaining, price=command.price,
+        reduce_only=command.reduce_only)
+
+
+def decide_result(state: AccountState, command: ReportOrder, stamp: Stamp) -> LiquidationResultRecorded:
+    """Take note of what the venue says of a liquidation order: a fact."""
+    return LiquidationResultRecorded(
+        time=stamp.time, cause=stamp.cause, account=state.account, liquidation_order_id=command.liquidation_order_id,
+        result=command.result, order_open=state.order(command.liquidation_order_id) is not None)
 
 
 def accrued_funding(state: AccountState, key: PositionKey, market: MarketState, quantum: Decimal) -> Accrued:
@@ -225,18 +448,70 @@ def accrued_funding(state: AccountState, key: PositionKey, market: MarketState, 
                    index_now=market.funding_index, quantum=quantum)
 
 
+def interest_items(state: AccountState, assets: Mapping[str, AssetState], time: int,
+                   pools: Iterable[str] | None = None) -> list[InterestItem]:
+    """What the balances of an account have accrued since its last event: debts cost, what is held earns."""
+    items = []
+    for pool in sorted(state.balances if pools is None else pools, key=str.encode):
+        for asset, balance in sorted(state.balances.get(pool, NO_MARGIN).items()):
+            listed = assets[asset]
+            if not listed.rates:
+                continue
+            side = 0 if balance < 0 else 1
+            rate_seconds = listed.indexes(time)[side] - listed.indexes(state.touched)[side]
+            if rate_seconds:
+                due = accrued_interest(balance=balance, rate_seconds=rate_seconds, quantum=listed.quantum)
+                items.append(InterestItem(pool=pool, asset=asset, balance=balance, rate_seconds=rate_seconds,
+                                          payment=due.payment, rounding=due.rounding))
+    return items
+
+
+def decide_settle_interest(state: AccountState, assets: Mapping[str, AssetState],
+                           stamp: Stamp) -> InterestSettled | None:
+    """Settle what every balance has accrued; None where no index moved since."""
+    items = interest_items(state, assets, stamp.time)
+    if not items:
+        return None
+    return InterestSettled(time=stamp.time, cause=stamp.cause, account=state.account, items=items)
+
+
+def decide_position_settled(state: AccountState, key: PositionKey, market: MarketState, settled: MarketSettled,
+                            quantum: Decimal, stamp: Stamp) -> PositionSettled:
+    """Settle one position at its market's price: equity is the same before and after, but for rounding at an end.
+
+    Daily: profit is paid and the position stands at the settlement price. Expiry, delisting: it is closed, and an
+    isolated pool gives what is left back to the cross pool.
+    """
+    position = state.positions[key]
+    value = value_of(size=position.size, contract_size=market.contract_size, price=settled.price,
+                     contract_type=market.contract_type, quantum=quantum)
+    profit = value - position.cost
+    realised = round_down(profit, quantum)
+    rest, ends = profit - realised, settled.kind != "daily"
+    pool, asset = pool_name(*key), market.settlement_asset
+    left = state.balance(pool, asset) + realised
+    return PositionSettled(
+        time=stamp.time, cause=stamp.cause, account=state.account, instrument=settled.instrument, kind=settled.kind,
+        price=settled.price, mode=key[1], position=key[2],  # type: ignore[arg-type]
+        settlement_asset=asset, settled_size=position.size, realised_pnl=realised, rounding=rest if ends else ZERO,
+        position_size=ZERO if ends else position.size, position_cost=ZERO if ends else value - rest,
+        isolated_margin=-max(ZERO, left) if ends and pool != CROSS else ZERO)
+
+
 def decide_settle_funding(state: AccountState, markets: Mapping[str, MarketState], assets: Mapping[str, AssetState],
                           stamp: Stamp) -> FundingSettled | None:
     """Settle what every position has accrued; None where no index moved since."""
     items = []
-    for key, position in sorted(state.positions.items()):
+    for key in sorted(state.positions):
         instrument, mode, side = key
-        market = markets[instrument]
-        if market.funding_index == position.funding_index:
+        market, position = markets[instrument], state.positions[key]
+        index = market.funding_index
+        if index is position.funding_index or index == position.funding_index:
             continue
-        due = accrued_funding(state, key, market, assets[market.quote].quantum)
+        due = accrued(size=position.size, contract_size=market.contract_size, index_seen=position.funding_index,
+                      index_now=index, quantum=assets[market.settlement_asset].quantum)
         items.append(FundingItem(instrument=instrument, margin_mode=mode, position_side=side,  # type: ignore[arg-type]
-                                 asset=market.quote, index=market.funding_index, payment=due.payment,
+                                 asset=market.settlement_asset, index=index, payment=due.payment,
                                  rounding=due.rounding))
     if not items:
         return None
@@ -252,19 +527,20 @@ def evolve(state: AccountState | None, event: Event, lines: list[Posting] | None
         if not isinstance(event, AccountOpened):
             raise TypeError(f"an account's first event is AccountOpened, came {type(event).__name__}")
         return AccountState(event.account, 1, event.kind, event.margin_mode, event.position_mode, event.member,
-                            event.rulebook, {CROSS: {}}, {})
+                            event.rulebook, {CROSS: {}}, {}, touched=event.time)
     changed = _CHANGES.get(type(event))
-    changes = {} if changed is None else changed(state, event)
+    changes: dict[str, Any] = {} if changed is None else changed(state, event)
+    changes["version"], changes["touched"] = state.version + 1, event.time
     if lines is None:
         lines = postings(event)
     if lines:
-        changes["balances"] = _balances(changes.get("balances", state.balances), lines,
-                                        changes.get("positions", state.positions))
-    return state._replace(version=state.version + 1, **changes)
+        changes["balances"] = _balances(state.balances, lines)
+    # As `_replace` does, at half its price.
+    return AccountState(*map(changes.get, AccountState._fields, state))
 
 
-def _balances(balances: Mapping[str, Mapping[str, Decimal]], lines: list[Posting],
-              positions: Mapping[PositionKey, Position]) -> Mapping[str, Mapping[str, Decimal]]:
+def _balances(balances: Mapping[str, Mapping[str, Decimal]],
+              lines: list[Posting]) -> Mapping[str, Mapping[str, Decimal]]:
     after: dict[str, Mapping[str, Decimal]] = dict(balances)
     touched: dict[str, dict[str, Decimal]] = {}
     for owner, asset, amount, _, pool in lines:
@@ -361,7 +637,66 @@ def _on_completed(state: AccountState, event: LiquidationCompleted) -> dict[str,
     return {"liquidations": {pool: row for pool, row in state.liquidations.items() if pool != event.pool}}
 
 
+def _on_choice(state: AccountState, event: TradingSettingsChanged) -> dict[str, Any]:
+    before = state.settings.get(event.instrument, TradingSettings())
+    chosen = TradingSettings(before.leverage if event.leverage is None else event.leverage,
+                             event.margin_mode or before.margin_mode)
+    changes: dict[str, Any] = {"settings": {**state.settings, event.instrument: chosen}}
+    if event.position_mode is not None:
+        changes["position_mode"] = event.position_mode
+    if event.leverage is not None:
+        own = [place for place, row in state.settings.items() if row.leverage is not None]
+        changes["positions"] = {
+            key: position._replace(leverage=event.leverage)
+            if event.instrument == key[0] or (event.instrument is None and key[0] not in own) else position
+            for key, position in state.positions.items()}
+    return changes
+
+
+def _on_hold(state: AccountState, event: WithdrawalHeld) -> dict[str, Any]:
+    return {"holds": {**state.holds, event.withdrawal: Hold(event.asset, event.amount)}}
+
+
+def _on_hold_ended(state: AccountState, event: WithdrawalSettled | WithdrawalCancelled) -> dict[str, Any]:
+    return {"holds": {name: hold for name, hold in state.holds.items() if name != event.withdrawal}}
+
+
+def _on_reserved(state: AccountState, event: OrderReserved) -> dict[str, Any]:
+    orders = dict(state.orders)
+    if event.remaining:
+        orders[event.order_id] = WorkingOrder(event.instrument, event.side, event.remaining, event.price,
+                                              event.reduce_only)
+    else:
+        orders.pop(event.order_id, None)
+    return {"orders": orders}
+
+
+def _on_result(state: AccountState, event: LiquidationResultRecorded) -> dict[str, Any]:
+    order = state.order(event.liquidation_order_id)
+    # What is filled comes as fills; only an order that will have no more of them is closed by what the venue says.
+    if order is None or event.result == "filled":
+        return {}
+    return {"liquidations": _with_order(state, order.pool, order.order_id, None)}
+
+
+def _on_position_settled(state: AccountState, event: PositionSettled) -> dict[str, Any]:
+    key, positions = (event.instrument, event.mode, event.position), dict(state.positions)
+    if event.position_size:
+        positions[key] = positions[key]._replace(cost=event.position_cost)
+    else:
+        del positions[key]
+    return {"positions": positions}
+
+
 _CHANGES: dict[type[Event], Any] = {
+    TradingSettingsChanged: _on_choice,
+    DepositReversed: lambda state, event: {"reversed": state.reversed | {(event.cause.source, event.reverses)}},
+    WithdrawalHeld: _on_hold,
+    WithdrawalSettled: _on_hold_ended,
+    WithdrawalCancelled: _on_hold_ended,
+    OrderReserved: _on_reserved,
+    LiquidationResultRecorded: _on_result,
+    PositionSettled: _on_position_settled,
     AccountSettingsChanged: _on_settings,
     FillPosted: _on_fill,
     FundingSettled: _on_funding,

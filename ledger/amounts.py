@@ -81,6 +81,12 @@ def divide_up(numerator: Decimal, denominator: Decimal, quantum: Decimal) -> Dec
     return quotient * quantum
 
 
+def round_towards_zero(value: Decimal, quantum: Decimal) -> Decimal:
+    """The multiple of `quantum` next to `value` on the side of zero (what integer chains call truncation)."""
+    quotient, remainder = divmod(value, quantum)
+    return quotient * quantum if remainder else value
+
+
 def is_multiple(value: Decimal, quantum: Decimal) -> bool:
     """Whether `value` is a whole number of quanta."""
     return not value % quantum
@@ -97,7 +103,10 @@ def plain(value: Decimal) -> str:
     if "E" in text:
         text = format(value, "f")
     if "." in text:
-        text = text.rstrip("0").rstrip(".")
+        if text[-1] == "0":
+            text = text.rstrip("0")
+        if text[-1] == ".":
+            text = text[:-1]
     return "0" if text == "-0" else text
 
 
@@ -175,32 +184,43 @@ TIMES: Final = (datetime(1700, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UT
 NANOSECONDS: Final = 1_000_000_000
 
 
-@lru_cache(maxsize=65_536)
 def nanoseconds(text: str) -> int:
     """An RFC 3339 time in `Z` as nanoseconds since 1970; ValueError says what was expected."""
     match = _TIME(text)
     if match is None:
         raise ValueError(f"expected a time such as 2019-09-24T18:00:00Z, at most nanoseconds, came {text[:60]!r}")
-    seconds, fraction = match.groups()
-    if seconds[11:13] == "24":  # which some versions of Python take for the next midnight
-        raise ValueError(f"expected a time that exists, came {text!r}: the hour is 24")
+    second, fraction = match.groups()
+    whole = _whole_second(second)
+    return whole + int(fraction.ljust(9, "0")) if fraction else whole
+
+
+# Streams stay within a second for many records, so that a second's text is worth remembering.
+@lru_cache(maxsize=4_096)
+def _whole_second(text: str) -> int:
+    if text[11:13] == "24":  # which some versions of Python take for the next midnight
+        raise ValueError(f"expected a time that exists, came {text + 'Z'!r}: the hour is 24")
     try:
-        moment = datetime.fromisoformat(seconds + "+00:00")
+        moment = datetime.fromisoformat(text + "+00:00")
     except ValueError as fault:
-        raise ValueError(f"expected a time that exists, came {text!r}: {fault}") from None
+        raise ValueError(f"expected a time that exists, came {text + 'Z'!r}: {fault}") from None
     if not TIMES[0] <= moment < TIMES[1]:
-        raise ValueError(f"expected a time from {TIMES[0].year} to before {TIMES[1].year}, came {text!r}")
+        raise ValueError(f"expected a time from {TIMES[0].year} to before {TIMES[1].year}, came {text + 'Z'!r}")
     delta = moment - _EPOCH
-    whole = delta.days * 86_400 + delta.seconds
-    return whole * NANOSECONDS + (int(fraction.ljust(9, "0")) if fraction else 0)
+    return (delta.days * 86_400 + delta.seconds) * NANOSECONDS
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)
+def _second_text(whole: int) -> str:
+    return (_EPOCH + timedelta(seconds=whole)).isoformat()[:19]
+
+
+@lru_cache(maxsize=4_096)
 def rfc3339(time: int) -> str:
     """Nanoseconds since 1970 as RFC 3339 in `Z`; the fraction without trailing zeros, none when whole."""
     whole, fraction = divmod(time, NANOSECONDS)
-    text = (_EPOCH + timedelta(seconds=whole)).isoformat()[:19]
-    return f"{text}.{fraction:09d}".rstrip("0") + "Z" if fraction else text + "Z"
+    if not fraction:
+        return _second_text(whole) + "Z"
+    return f"{_second_text(whole)}.{fraction:09d}".rstrip("0") + "Z"
 
 
 def seconds(duration: int) -> Decimal:

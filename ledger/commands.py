@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import ONE, Time, WireAmount, WirePositive, WirePrice
+from ledger.amounts import ONE, Factor, Time, WireAmount, WirePositive, WirePrice
 
 # 1-200 code points, no control characters; never normalised (semantics section 1).
 Id = Annotated[str, StringConstraints(pattern=r"^[^\p{Cc}]{1,200}$", strict=True)]
@@ -25,6 +25,9 @@ AccountKind = Literal["client", "house", "liquidity-provider", "external-venue"]
 PriceKind = Literal["mark", "index", "last", "settlement"]
 FundName = Literal["insurance", "default", "house"]
 FundMovementKind = Literal["contribution", "withdrawal", "recovery"]
+OrderResult = Literal["filled", "expired", "cancelled", "rejected"]
+SettlementKind = Literal["daily", "expiry", "delisting"]
+HaltedWhat = Literal["liquidations", "new-risk", "withdrawals"]
 
 
 class Command(BaseModel):
@@ -88,6 +91,26 @@ class OpenAccount(Command):
     rulebook: Id | None = None
 
 
+class ChangeSettings(Command):
+    """`account-settings`: leverage and modes, of one instrument or of all."""
+
+    TYPE = "account-settings"
+    account: Id
+    instrument: Id | None = None
+    leverage: WirePositive | None = None
+    margin_mode: MarginMode | None = None
+    position_mode: PositionMode | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ChangeSettings:
+        if self.leverage is None and self.margin_mode is None and self.position_mode is None:
+            raise PydanticCustomError("settings", "expected a leverage, margin_mode or position_mode, came none", {})
+        if self.position_mode is not None and self.instrument is not None:
+            raise PydanticCustomError("settings", "expected no instrument with a position_mode, which is the account's",
+                                      {})
+        return self
+
+
 class Deposit(Command):
     """`deposit`: collateral came in."""
 
@@ -106,6 +129,68 @@ class Withdraw(Command):
     asset: Id
     amount: WirePositive
     hold: Annotated[bool, Field(strict=True)] = False
+
+
+class SettleWithdrawal(Command):
+    """`withdrawal-settled`: what a withdrawal with `hold` reserved has gone out."""
+
+    TYPE = "withdrawal-settled"
+    account: Id
+    withdrawal: Id
+
+
+class CancelWithdrawal(Command):
+    """`withdrawal-cancelled`: what a withdrawal with `hold` reserved is free again."""
+
+    TYPE = "withdrawal-cancelled"
+    account: Id
+    withdrawal: Id
+
+
+class MoveIsolatedMargin(Command):
+    """`isolated-margin`: a wish to move margin into (+) or out of (-) an isolated position."""
+
+    TYPE = "isolated-margin"
+    account: Id
+    instrument: Id
+    amount: WireAmount
+    # Which of two, where a hedge account holds both sides isolated.
+    position_side: PositionSide | None = None
+
+    @model_validator(mode="after")
+    def _moves_something(self) -> MoveIsolatedMargin:
+        if not self.amount:
+            raise PydanticCustomError("amount", "expected an amount other than 0", {})
+        return self
+
+
+class Transfer(Command):
+    """`transfer`: a wish to move collateral to another account; refused beyond what is withdrawable."""
+
+    TYPE = "transfer"
+    account: Id
+    to_account: Id
+    asset: Id
+    amount: WirePositive
+
+    @model_validator(mode="after")
+    def _goes_elsewhere(self) -> Transfer:
+        if self.to_account == self.account:
+            raise PydanticCustomError("to_account", "expected another account than the sender", {})
+        return self
+
+
+class PlaceOrder(Command):
+    """`order`: the open order as it now stands; its margin is reserved where the rulebook says so."""
+
+    TYPE = "order"
+    account: Id
+    order_id: Id
+    instrument: Id
+    side: Side
+    remaining: Factor
+    price: WirePrice
+    reduce_only: Annotated[bool, Field(strict=True)] = False
 
 
 class PostFill(Command):
@@ -157,6 +242,54 @@ class MoveFunding(Command):
     price: WirePrice | None = None
 
 
+class SetInterestRate(Command):
+    """`interest-rate`: what an asset owed costs and an asset held earns, per year, from log time on."""
+
+    TYPE = "interest-rate"
+    asset: Id
+    borrow_rate: WireAmount
+    lend_rate: WireAmount
+
+
+class SettleMarket(Command):
+    """`settlement`: positions settle at a price: profit paid daily, or the contract's end."""
+
+    TYPE = "settlement"
+    MOVES_LOG_TIME = False
+    instrument: Id
+    price: WirePrice
+    kind: SettlementKind
+
+
+class ReportOrder(Command):
+    """`liquidation-result`: what became of a liquidation order; its fills come as fills."""
+
+    TYPE = "liquidation-result"
+    account: Id
+    liquidation_order_id: Id
+    result: OrderResult
+
+
+class Halt(Command):
+    """`halt`: liquidations, new risk or withdrawals stop, for all, an instrument or an account."""
+
+    TYPE = "halt"
+    scope: Id
+    what: HaltedWhat
+    reason: Id
+    by: Id
+
+
+class Resume(Command):
+    """`resume`: what a halt of the same scope stopped goes on."""
+
+    TYPE = "resume"
+    scope: Id
+    what: HaltedWhat
+    reason: Id
+    by: Id
+
+
 class MoveFund(Command):
     """`fund-movement`: money into or out of a fund."""
 
@@ -174,17 +307,9 @@ class MoveClock(Command):
     TYPE = "clock"
 
 
-AnyCommand = (
-    PublishRulebook | ListAsset | ListInstrument | OpenAccount | Deposit | Withdraw | PostFill | RecordPrice
-    | MoveFunding | MoveFund | MoveClock
-)
-
 COMMANDS: dict[str, type[Command]] = {
     kind.TYPE: kind
-    for kind in (PublishRulebook, ListAsset, ListInstrument, OpenAccount, Deposit, Withdraw, PostFill, RecordPrice,
-                 MoveFunding, MoveFund, MoveClock)
+    for kind in (PublishRulebook, ListAsset, ListInstrument, OpenAccount, ChangeSettings, Deposit, Withdraw,
+                 SettleWithdrawal, CancelWithdrawal, PostFill, PlaceOrder, MoveIsolatedMargin, Transfer, ReportOrder,
+                 RecordPrice, MoveFunding, SetInterestRate, SettleMarket, MoveFund, Halt, Resume, MoveClock)
 }
-# Types of the contract that this version records as rejected `not-supported`.
-NOT_SUPPORTED = frozenset({
-    "account-settings", "withdrawal-settled", "withdrawal-cancelled", "order", "interest-rate", "isolated-margin",
-    "transfer", "liquidation-result", "settlement", "halt", "resume"})

@@ -25,6 +25,10 @@ REJECTIONS: Final = {
     "immutable": "the field may not change any more",
     "rulebook": "the rulebook is not well formed",
     "no-mark": "the instrument has neither mark nor given price",
+    "unknown-scope": "a halt names neither `all` nor an instrument nor an account that is known",
+    "unknown-deposit": "no such deposit of the account, or it was undone before",
+    "unknown-withdrawal": "no withdrawal of this id is held for the account",
+    "no-position": "the account has no such isolated position",
     "wrong-side": "the position side does not fit the account's position mode",
 }
 

@@ -9,7 +9,7 @@ it. This file never decides anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,16 +18,45 @@ from ledger.commands import (
     AccountKind,
     FundMovementKind,
     FundName,
+    HaltedWhat,
     MarginMode,
+    OrderResult,
     PositionMode,
     PositionSide,
     PriceKind,
+    SettlementKind,
     Side,
 )
 
+_set: Final = object.__setattr__
+
 
 class _Frozen(BaseModel):
+    """What we build ourselves is typed when it is written, so only what is read back from a log is validated."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Every field in declared order, absent ones as None or their default; one that is required and was not given
+    # is undefined, which nothing can encode.
+    _blank: ClassVar[dict[str, Any]] = {}
+
+    if not TYPE_CHECKING:
+
+        @classmethod
+        def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+            cls._blank = {name: field.default for name, field in cls.model_fields.items()}
+
+        def __init__(self, /, **fields: Any) -> None:
+            blank = self._blank
+            values = {**blank, **fields}
+            if len(values) != len(blank):
+                raise TypeError(f"{type(self).__name__} has no field {sorted(fields.keys() - blank.keys())}")
+            _set(self, "__dict__", values)
+            _set(self, "__pydantic_fields_set__", set(fields))
+            _set(self, "__pydantic_extra__", None)
+            _set(self, "__pydantic_private__", None)
+
+        # As of a model without an `__init__` of its own: the validator fills in what it has read, and asks nothing.
+        __init__.__pydantic_base_init__ = True
 
 
 class Cause(_Frozen):
@@ -170,6 +199,19 @@ class AssetListed(Event):
     pricing_instrument: str | None = None
 
 
+class InterestRateSet(Event):
+    """Rates of an asset from log time on; the indexes are the sums of rate x seconds until then."""
+
+    TOPIC = "clearing.interest-rate-set:1"
+    ANSWERS = "interest-rate"
+
+    asset: str
+    borrow_rate: Number
+    lend_rate: Number
+    borrow_index: Number
+    lend_index: Number
+
+
 class InstrumentListed(Event):
     """An instrument was listed, or listed again with a change that is allowed."""
 
@@ -188,7 +230,7 @@ class InstrumentListed(Event):
 
 
 class PriceRecorded(Event):
-    """A price was accepted; of kind `mark` it is the instrument's mark from here on."""
+    """A price was accepted; of kind `mark` it moves the instrument's mark: to `mark`, or where absent to itself."""
 
     TOPIC = "clearing.price-recorded:1"
     ANSWERS = "price"
@@ -200,10 +242,12 @@ class PriceRecorded(Event):
     kind: PriceKind
     # The first sequence that never came, where this one does not follow the last.
     gap_from: int | None = None
+    # The median of the fresh sources, where it is not this price.
+    mark: Number | None = None
 
 
 class PriceRejected(Event):
-    """A price that the market did not take, and why: `late`, or `step` (too far from the last accepted)."""
+    """A price that the market did not take: `late`, `step` (too far from the mark), `settled` (the contract ended)."""
 
     TOPIC = "clearing.price-rejected:1"
     ANSWERS = "price"
@@ -214,7 +258,7 @@ class PriceRejected(Event):
     sequence: int | None = None
     kind: PriceKind
     gap_from: int | None = None
-    reason: Literal["late", "step"]
+    reason: Literal["late", "step", "settled"]
     message: str
 
 
@@ -228,7 +272,10 @@ class ProvisionalMarkSet(Event):
 
 
 class FundingIndexMoved(Event):
-    """Funding of one instrument: index += rate x price, in quote per unit of base; positions settle when touched."""
+    """Funding of one instrument: index += rate x price, in quote per unit of base; positions settle when touched.
+
+    Of an inverse contract, index += rate / price, in base per unit of quote.
+    """
 
     TOPIC = "clearing.funding-index-moved:1"
     ANSWERS = "funding"
@@ -239,6 +286,41 @@ class FundingIndexMoved(Event):
     mark_price: Number
     index_before: Number
     index_after: Number
+
+
+class MarketSettled(Event):
+    """Positions settle at a price, which is the mark from here on: `daily` pays profit, the others end the contract."""
+
+    TOPIC = "clearing.market-settled:1"
+    ANSWERS = "settlement"
+
+    instrument: str
+    price: Number
+    kind: SettlementKind
+
+
+class Halted(Event):
+    """Liquidations, new risk or withdrawals stop in a scope: `all`, an instrument or an account."""
+
+    TOPIC = "clearing.halted:1"
+    ANSWERS = "halt"
+
+    scope: str
+    what: HaltedWhat
+    reason: str
+    by: str
+
+
+class Resumed(Event):
+    """What was halted in a scope goes on."""
+
+    TOPIC = "clearing.resumed:1"
+    ANSWERS = "resume"
+
+    scope: str
+    what: HaltedWhat
+    reason: str
+    by: str
 
 
 # --- account facts -----------------------------------------------------------------------------------------------
@@ -272,6 +354,19 @@ class AccountSettingsChanged(Event):
     rulebook: str | None = None
 
 
+class TradingSettingsChanged(Event):
+    """Leverage or modes were chosen, for one instrument or (none named) for all that have no choice of their own."""
+
+    TOPIC = "clearing.trading-settings-changed:1"
+    ANSWERS = "account-settings"
+
+    account: str
+    instrument: str | None = None
+    leverage: Number | None = None
+    margin_mode: MarginMode | None = None
+    position_mode: PositionMode | None = None
+
+
 class Deposited(Event):
     """Collateral came in. Postings: account +, custody -."""
 
@@ -281,6 +376,19 @@ class Deposited(Event):
     account: str
     asset: str
     amount: Number
+    balance: Number
+
+
+class DepositReversed(Event):
+    """A deposit was undone, also where equity turns negative. Postings: account -, custody +."""
+
+    TOPIC = "clearing.deposit-reversed:1"
+    ANSWERS = "deposit"
+
+    account: str
+    asset: str
+    amount: Number
+    reverses: str
     balance: Number
 
 
@@ -296,6 +404,10 @@ class Withdrawn(Event):
     balance: Number
 
 
+RefusalReason = Literal[
+    "beyond-withdrawable", "call-open", "liquidation-open", "stale-mark", "unpriced", "halted"]
+
+
 class WithdrawalRefused(Event):
     """A withdrawal beyond what is withdrawable, with that amount, the reason and the evidence."""
 
@@ -306,12 +418,157 @@ class WithdrawalRefused(Event):
     asset: str
     amount: Number
     withdrawable: Number
-    reason: Literal["beyond-withdrawable", "call-open", "liquidation-open", "stale-mark", "unpriced"]
+    reason: RefusalReason
+    message: str
+    evidence: Evidence
+    # Present where the record asked for a hold.
+    hold: bool | None = None
+
+
+class WithdrawalHeld(Event):
+    """A withdrawal is reserved until it settles or is cancelled. Postings: account -, withheld +."""
+
+    TOPIC = "clearing.withdrawal-held:1"
+    ANSWERS = "withdrawal"
+
+    account: str
+    asset: str
+    amount: Number
+    hold: Literal[True]
+    # The withdrawal's id, by which its end names it.
+    withdrawal: str
+    balance: Number
+
+
+class WithdrawalSettled(Event):
+    """What was held has gone out. Postings: withheld -, custody +."""
+
+    TOPIC = "clearing.withdrawal-settled:1"
+    ANSWERS = "withdrawal-settled"
+
+    account: str
+    withdrawal: str
+    asset: str
+    amount: Number
+
+
+class WithdrawalCancelled(Event):
+    """What was held is the account's again. Postings: withheld -, account +."""
+
+    TOPIC = "clearing.withdrawal-cancelled:1"
+    ANSWERS = "withdrawal-cancelled"
+
+    account: str
+    withdrawal: str
+    asset: str
+    amount: Number
+    balance: Number
+
+
+class TransferSent(Event):
+    """Collateral left for another account, by way of the in-transit account. Postings: account -, in-transit +."""
+
+    TOPIC = "clearing.transfer-sent:1"
+    ANSWERS = "transfer"
+
+    account: str
+    to_account: str
+    asset: str
+    amount: Number
+    transfer_id: str
+    balance: Number
+
+
+class TransferReceived(Event):
+    """The other side of a transfer. Postings: in-transit -, account +."""
+
+    TOPIC = "clearing.transfer-received:1"
+
+    account: str
+    from_account: str
+    asset: str
+    amount: Number
+    transfer_id: str
+    balance: Number
+
+
+class TransferRefused(Event):
+    """A transfer beyond what is withdrawable, with that amount, the reason and the evidence."""
+
+    TOPIC = "clearing.transfer-refused:1"
+    ANSWERS = "transfer"
+
+    account: str
+    to_account: str
+    asset: str
+    amount: Number
+    withdrawable: Number
+    reason: RefusalReason
     message: str
     evidence: Evidence
 
 
-FillFlag = Literal["initial-margin-breached", "late", "order-closed", "order-exceeded", "margin-short"]
+class IsolatedMarginMoved(Event):
+    """Margin moved from the cross pool into an isolated position (+) or back (-)."""
+
+    TOPIC = "clearing.isolated-margin-moved:1"
+    ANSWERS = "isolated-margin"
+
+    account: str
+    instrument: str
+    amount: Number
+    # As the record gave it; the position stands below.
+    position_side: PositionSide | None = None
+    position: PositionSide
+    asset: str
+    balance: Number
+
+
+class IsolatedMarginRefused(Event):
+    """Margin of an isolated position beyond what is free where it is to come from."""
+
+    TOPIC = "clearing.isolated-margin-refused:1"
+    ANSWERS = "isolated-margin"
+
+    account: str
+    instrument: str
+    amount: Number
+    position_side: PositionSide | None = None
+    withdrawable: Number
+    reason: RefusalReason
+    message: str
+    evidence: Evidence
+
+
+class OrderReserved(Event):
+    """An open order as it now stands at the venue; remaining 0: it is gone."""
+
+    TOPIC = "clearing.order-reserved:1"
+    ANSWERS = "order"
+
+    account: str
+    order_id: str
+    instrument: str
+    side: Side
+    remaining: Number
+    price: Number
+    reduce_only: bool
+
+
+class LiquidationResultRecorded(Event):
+    """What the venue says of a liquidation order; `order_open` tells whether it was still open here."""
+
+    TOPIC = "clearing.liquidation-result-recorded:1"
+    ANSWERS = "liquidation-result"
+
+    account: str
+    liquidation_order_id: str
+    result: OrderResult
+    order_open: bool
+
+
+FillFlag = Literal["initial-margin-breached", "late", "order-closed", "order-exceeded", "margin-short", "during-halt",
+                   "leg-exceeded", "after-settlement"]
 
 
 class FillPosted(Event):
@@ -376,6 +633,50 @@ class FundingSettled(Event):
 
     account: str
     items: list[FundingItem]
+
+
+class InterestItem(_Frozen):
+    """Accrued interest of one balance: rate x seconds since it was last settled, and what that comes to (ACT/365)."""
+
+    pool: str
+    asset: str
+    balance: Number
+    rate_seconds: Number
+    payment: Number
+    rounding: Number
+
+
+class InterestSettled(Event):
+    """Accrued interest of the account's balances was paid or received, before its next event."""
+
+    TOPIC = "clearing.interest-settled:1"
+
+    account: str
+    items: list[InterestItem]
+
+
+class PositionSettled(Event):
+    """A position settled at its market's settlement price: profit paid, and the position closed at the contract's end.
+
+    Postings as of a fill that closes: pool + realised_pnl, house the opposite, the remainder to house:rounding;
+    `isolated_margin` is what an isolated pool gives back to the cross pool (negative).
+    """
+
+    TOPIC = "clearing.position-settled:1"
+
+    account: str
+    instrument: str
+    kind: SettlementKind
+    price: Number
+    mode: MarginMode
+    position: PositionSide
+    settlement_asset: str
+    settled_size: Number
+    realised_pnl: Number
+    rounding: Number
+    position_size: Number
+    position_cost: Number
+    isolated_margin: Number
 
 
 # --- account decisions -------------------------------------------------------------------------------------------
@@ -603,9 +904,12 @@ class FundDrawn(Event):
 
 
 EVENTS: tuple[type[Event], ...] = (
-    RecordRejected, ClockMoved, RulebookPublished, AssetListed, InstrumentListed, PriceRecorded, PriceRejected,
-    ProvisionalMarkSet, FundingIndexMoved, AccountOpened, AccountSettingsChanged, Deposited, Withdrawn,
-    WithdrawalRefused, FillPosted, FundingSettled, MarginWarned, WarningEnded, MarginCallIssued, MarginCallMet,
+    RecordRejected, ClockMoved, RulebookPublished, AssetListed, InterestRateSet, InstrumentListed, PriceRecorded,
+    PriceRejected, ProvisionalMarkSet, FundingIndexMoved, MarketSettled, Halted, Resumed, AccountOpened,
+    AccountSettingsChanged, TradingSettingsChanged, Deposited, DepositReversed, Withdrawn, WithdrawalRefused,
+    WithdrawalHeld, WithdrawalSettled, WithdrawalCancelled, TransferSent, TransferReceived, TransferRefused,
+    IsolatedMarginMoved, IsolatedMarginRefused, OrderReserved, LiquidationResultRecorded, FillPosted, FundingSettled,
+    InterestSettled, PositionSettled, MarginWarned, WarningEnded, MarginCallIssued, MarginCallMet,
     MarginCallWithdrawn, MarginCallExpired, MarginCallSuperseded, LiquidationStarted, LiquidationOrderPlaced,
     LiquidationOrderCancelled, CollateralConverted, ShortfallClaimed, ShortfallCovered, LiquidationCompleted,
     FundMoved, FundMovementRefused, FundDrawn)

@@ -16,8 +16,9 @@ from ledger.errors import Rejected
 from ledger.events import FillFlag, FillPosted
 from ledger.market import MarketState
 from ledger.postings import CROSS, pool_name
+from ledger.risk.holding import cost_of, notional_of, value_of
 from ledger.risk.pnl import close
-from ledger.risk.requirement import Brackets, with_leverage
+from ledger.risk.requirement import RequirementBlock, with_leverage
 
 
 def position_key(state: AccountState, command: PostFill) -> PositionKey:
@@ -41,24 +42,15 @@ def position_key(state: AccountState, command: PostFill) -> PositionKey:
     if command.margin_mode is not None:
         return command.instrument, command.margin_mode, side
     held = [mode for mode in ("cross", "isolated") if (command.instrument, mode, side) in state.positions]
-    return command.instrument, held[0] if len(held) == 1 else state.margin_mode, side
+    return command.instrument, held[0] if len(held) == 1 else state.mode_of(command.instrument), side
 
 
 def admit(state: AccountState, command: PostFill, market: MarketState) -> None:
-    """Rejected where the size is off-lot, or the fill does not fit the account's position mode."""
+    """Rejected where the size is off-lot, or the side does not fit the account's position mode."""
     if not is_multiple(command.size, market.lot_size):
         raise Rejected("off-lot", f"size: expected a multiple of the lot size {plain(market.lot_size)} of "
                        f"{command.instrument}, came {plain(command.size)}", field="size")
-    key = position_key(state, command)
-    if key[2] != "net" and command.liquidation_order_id is None:
-        held = state.positions.get(key)
-        signed = command.size if command.side == "buy" else -command.size
-        after = (held.size if held else ZERO) + signed
-        # Only of fills that close: one that repairs a leg which an order's fill carried through zero is welcome.
-        if signed < 0 and after < 0 if key[2] == "long" else signed > 0 and after > 0:
-            raise Rejected("wrong-side", f"size: expected at most the {key[2]} position's "
-                           f"{plain(abs(held.size) if held else ZERO)} to be closed, came {plain(command.size)}",
-                           field="size")
+    position_key(state, command)
 
 
 class FillTerms(NamedTuple):
@@ -82,19 +74,26 @@ def terms_of(state: AccountState, command: PostFill, market: MarketState, quantu
         closed = -signed if abs(signed) <= abs(held.size) else held.size
     size, cost, realised, rounding = held.size, held.cost, ZERO, ZERO
     if closed:
-        part = close(size=size, cost=cost, closed=closed, value=closed * market.contract_size * command.price,
-                     quantum=quantum)
+        value = value_of(size=closed, contract_size=market.contract_size, price=command.price,
+                         contract_type=market.contract_type, quantum=quantum)
+        part = close(size=size, cost=cost, closed=closed, value=value, quantum=quantum)
         size, cost, realised, rounding = size - closed, part.cost, part.realised_pnl, part.rounding
     opened = signed + closed
     # A flip is a close and an open, so the new position does not inherit what was chosen for the old.
-    leverage = command.leverage if command.leverage is not None or (closed and opened) else held.leverage
-    position = Position(size + opened, cost + opened * market.contract_size * command.price,
-                        market.funding_index, leverage if size + opened else None)
+    leverage = command.leverage
+    if leverage is None and opened:
+        leverage = held.leverage if held.size and not closed else state.leverage_of(command.instrument)
+    elif leverage is None:
+        leverage = held.leverage
+    if opened:
+        cost += cost_of(size=opened, contract_size=market.contract_size, price=command.price,
+                        contract_type=market.contract_type, quantum=quantum)
+    position = Position(size + opened, cost, market.funding_index, leverage if size + opened else None)
     return FillTerms(key, position, abs(closed), realised, rounding, bool(opened))
 
 
 def isolated_transfer(state: AccountState, command: PostFill, terms: FillTerms, market: MarketState, *,
-                      brackets: Brackets, quantum: Decimal, fee: Decimal) -> tuple[Decimal, bool]:
+                      brackets: RequirementBlock, quantum: Decimal, fee: Decimal) -> tuple[Decimal, bool]:
     """Margin that moves from the cross pool (+) or back (-) with a fill of an isolated position, and if it was short.
 
     Opening takes the initial margin at the fill price plus the fee, as far as the cross balance reaches; closing
@@ -103,7 +102,7 @@ def isolated_transfer(state: AccountState, command: PostFill, terms: FillTerms, 
     if terms.key[1] == CROSS:
         return ZERO, False
     held = state.positions.get(terms.key)
-    margin = state.balance(pool_name(*terms.key), market.quote) + terms.realised_pnl
+    margin = state.balance(pool_name(*terms.key), market.settlement_asset) + terms.realised_pnl
     if not terms.position.size:
         return -max(ZERO, margin - fee), False
     if not terms.increases:
@@ -111,25 +110,37 @@ def isolated_transfer(state: AccountState, command: PostFill, terms: FillTerms, 
     if terms.closed and margin < 0:
         # A flip whose close lost more than the pool had: what the cross pool gave would go to that loss.
         return ZERO, True
-    unit = market.contract_size * command.price
-    needed = _initial(brackets, abs(terms.position.size) * unit, terms.position.leverage, quantum) + fee
+
+    def initial(size: Decimal) -> Decimal:
+        notional = notional_of(size=size, contract_size=market.contract_size, price=command.price,
+                               contract_type=market.contract_type)
+        return _initial(brackets, notional, terms.position.leverage, quantum)
+
+    needed = initial(terms.position.size) + fee
     if terms.closed:
         needed -= max(ZERO, margin)
     elif held is not None:
-        needed -= _initial(brackets, abs(held.size) * unit, terms.position.leverage, quantum)
-    moved = needed if needed <= 0 else min(needed, max(ZERO, state.balance(CROSS, market.quote)))
+        needed -= initial(held.size)
+    moved = needed if needed <= 0 else min(needed, max(ZERO, state.balance(CROSS, market.settlement_asset)))
     return moved, moved < needed
 
 
-def _initial(brackets: Brackets, notional: Decimal, leverage: Decimal | None, quantum: Decimal) -> Decimal:
+def _initial(brackets: RequirementBlock, notional: Decimal, leverage: Decimal | None, quantum: Decimal) -> Decimal:
     return round_up(with_leverage(brackets.margins(notional)[0], notional, leverage, quantum), quantum)
 
 
-def flags_of(state: AccountState, command: PostFill, stamp: Stamp) -> list[FillFlag]:
-    """What is to be said of a fill that is posted all the same: late, or beyond the order that it names."""
+def flags_of(state: AccountState, command: PostFill, stamp: Stamp, terms: FillTerms, *, is_halted: bool,
+             is_settled: bool) -> list[FillFlag]:
+    """What is to be said of a fill that is posted all the same: late, during a halt, beyond its order or its leg."""
     flags: list[FillFlag] = []
     if command.time < stamp.time:
         flags.append("late")
+    if is_halted and terms.increases:
+        flags.append("during-halt")
+    if is_settled:
+        flags.append("after-settlement")
+    if terms.key[2] != "net" and terms.closed and terms.increases:
+        flags.append("leg-exceeded")
     if command.liquidation_order_id is not None:
         order = state.order(command.liquidation_order_id)
         if order is None or order.instrument != command.instrument or order.side != command.side:
@@ -149,8 +160,9 @@ def decide_fill(command: PostFill, stamp: Stamp, terms: FillTerms, market: Marke
         fee_asset=command.fee_asset, liquidity=command.liquidity, order_id=command.order_id,
         liquidation_order_id=command.liquidation_order_id, margin_mode=command.margin_mode,
         position_side=command.position_side, leverage=command.leverage, mode=mode,  # type: ignore[arg-type]
-        position=side, settlement_asset=market.quote,  # type: ignore[arg-type]
-        charged_asset=command.fee_asset or market.quote, closed_size=terms.closed, realised_pnl=terms.realised_pnl,
-        rounding=terms.rounding, position_size=terms.position.size, position_cost=terms.position.cost,
+        position=side, settlement_asset=market.settlement_asset,  # type: ignore[arg-type]
+        charged_asset=command.fee_asset or market.settlement_asset, closed_size=terms.closed,
+        realised_pnl=terms.realised_pnl, rounding=terms.rounding, position_size=terms.position.size,
+        position_cost=terms.position.cost,
         position_leverage=terms.position.leverage, funding_index=terms.position.funding_index,
         isolated_margin=isolated_margin, flags=flags)

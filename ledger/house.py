@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from ledger.amounts import ZERO
-from ledger.events import FillPosted
+from ledger.events import FillPosted, PositionSettled
 from ledger.postings import ACCOUNT, Posting
 
 
@@ -31,6 +31,11 @@ class House:
         """Fold the house's side of a fill: the opposite size."""
         signed = event.size if event.side == "sell" else -event.size
         self.sizes[event.instrument] = self.sizes.get(event.instrument, ZERO) + signed
+
+    def settle(self, event: PositionSettled) -> None:
+        """Fold the house's side of a position that its contract's end closed."""
+        closed = event.settled_size - event.position_size
+        self.sizes[event.instrument] = self.sizes.get(event.instrument, ZERO) + closed
 
     def balance(self, owner: str, asset: str) -> Decimal:
         """What an owner has of an asset."""

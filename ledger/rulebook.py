@@ -8,7 +8,7 @@ for ever. A published change never rewrites the past. This file decides nothing 
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -18,11 +18,13 @@ from pydantic_core import PydanticCustomError
 from ledger.commands import Id, PublishRulebook
 from ledger.errors import Rejected
 from ledger.events import Cause, RulebookPublished
-from ledger.risk.collateral import ValueTiers
+from ledger.risk.collateral import CollateralBlock, ValueTiers
 from ledger.risk.liquidation import LiquidationRule
 from ledger.risk.margin import Thresholds
 from ledger.risk.oracle import OracleRule
-from ledger.risk.requirement import Brackets
+from ledger.risk.orders import OrderMargin
+from ledger.risk.pool import BorrowTiers, PoolRule
+from ledger.risk.requirement import Brackets, RequirementBlock
 
 DEFAULT_NAME, DEFAULT_VERSION = "house", 1
 ANY = "*"
@@ -43,7 +45,8 @@ class AssetRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    collateral: ValueTiers
+    collateral: CollateralBlock = Field(discriminator="variant")
+    borrow: BorrowTiers | None = None
 
 
 class InstrumentRow(BaseModel):
@@ -51,7 +54,7 @@ class InstrumentRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    requirement: Brackets
+    requirement: RequirementBlock = Field(discriminator="variant")
 
 
 class Rulebook(BaseModel):
@@ -67,8 +70,13 @@ class Rulebook(BaseModel):
     calls: CallRule
     liquidation: LiquidationRule
     oracle: OracleRule
+    # Absent: open orders reserve nothing.
+    orders: OrderMargin | None = None
     assets: dict[Id, AssetRow]
     instruments: dict[Id, InstrumentRow]
+    pool: PoolRule | None = None
+    # Where its numbers come from, and where they depart from the venue.
+    notes: list[str] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Rulebook:
@@ -77,13 +85,24 @@ class Rulebook(BaseModel):
                 raise PydanticCustomError("rows", "expected a default row `*` in {part}", {"part": part})
         return self
 
-    def collateral(self, asset: str) -> ValueTiers:
+    @cached_property
+    def is_screened(self) -> bool:
+        """Whether the book can bound what a mark does to a pool; else every pool it touches is judged exactly."""
+        return (self.pool is None
+                and all(isinstance(row.requirement, Brackets) for row in self.instruments.values())
+                and all(isinstance(row.collateral, ValueTiers) and row.borrow is None for row in self.assets.values()))
+
+    def collateral(self, asset: str) -> CollateralBlock:
         """The haircuts of an asset; those of `*` where it has no row."""
         return (self.assets.get(asset) or self.assets[ANY]).collateral
 
-    def requirement(self, instrument: str) -> Brackets:
+    def requirement(self, instrument: str) -> RequirementBlock:
         """The margins of an instrument; those of `*` where it has no row."""
         return (self.instruments.get(instrument) or self.instruments[ANY]).requirement
+
+    def borrowing(self, asset: str) -> BorrowTiers | None:
+        """What a borrowed balance of an asset requires; that of `*` where it has no row."""
+        return (self.assets.get(asset) or self.assets[ANY]).borrow
 
 
 @lru_cache(maxsize=64)
@@ -96,6 +115,13 @@ def shipped(name: str, version: int | None = None) -> Rulebook | None:
             found[int(number)] = entry
     wanted = max(found, default=0) if version is None else version
     return Rulebook.model_validate_json(found[wanted].read_text("utf-8")) if wanted in found else None
+
+
+def shipped_names() -> list[str]:
+    """The names of all rulebooks that come with the package."""
+    stems = (entry.name.removesuffix(".json") for entry in (files("ledger") / "rulebooks").iterdir()
+             if entry.name.endswith(".json"))
+    return sorted({stem.rpartition("-")[0] for stem in stems})
 
 
 def read_rulebook(content: dict[str, Any]) -> Rulebook:

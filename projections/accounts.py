@@ -6,7 +6,6 @@ what the events say: the worst open liquidation, call or warning. This file neve
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -34,6 +33,7 @@ from ledger.events import (
     WarningEnded,
 )
 from ledger.postings import ACCOUNT, CROSS, pool_name, postings
+from projections.database import Connection
 from projections.tables import Postings, ReadModel, Step, Table
 
 HEALTHY: Final = "healthy"
@@ -122,7 +122,7 @@ class Accounts(ReadModel):
     NAME = "accounts"
     SHAPES = (ACCOUNTS, BALANCES, POSITIONS, POOLS)
 
-    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+    def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         super().__init__(connection, postings)
         self._accounts = self.rows(ACCOUNTS)
         self._balances = self.rows(BALANCES)

@@ -80,7 +80,7 @@ class _Replay:
 
     def __init__(self, ledger: StoredLedger, until: int | None) -> None:
         self.ledger, self.until = ledger, until
-        self.house = ClearingHouse(nominator=Book())
+        self.house = self._empty_house()
         self.frontier = Frontier()
         self.leaves = bytearray()
         self.differences: list[Difference] = []
@@ -89,6 +89,16 @@ class _Replay:
         self.records = self.decisions = self.differing = self.last = 0
         self.log_time = 0
         self.derives = True
+
+    def _empty_house(self) -> ClearingHouse:
+        house = ClearingHouse(nominator=Book())
+        house.answered = self._answer_to
+        return house
+
+    def _answer_to(self, source: str, name: str) -> Event | None:
+        position = self.inbox.get((source, "id", name))
+        rows = [] if position is None else self.ledger.log_rows(position - 1, 1)
+        return decode(rows[0].topic, rows[0].state) if rows else None
 
     def rows(self, after: int = 0) -> Iterator[Row]:
         while page := self.ledger.log_rows(after, PAGE):
@@ -196,7 +206,7 @@ class _Replay:
             self.differ(position, "stopped", f"fewer than {DIFFERING_RECORDS_MAX} records that differ",
                         "more; the rest of the log is hashed but not derived")
             return
-        self.house = ClearingHouse(nominator=Book())
+        self.house = self._empty_house()
         try:
             with exact():
                 self.house.load(Recorded(row.position, row.stream, row.version, decode(row.topic, row.state))

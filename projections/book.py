@@ -12,17 +12,20 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ledger.account import AccountState, Position
+from ledger.account import AccountState, Position, PositionKey
+from ledger.amounts import ONE, ZERO
 from ledger.clearing_house import ClearingHouse
 from ledger.events import (
     AssetListed,
     FundingIndexMoved,
     InstrumentListed,
+    InterestRateSet,
+    MarketSettled,
     PriceRecorded,
     ProvisionalMarkSet,
     Recorded,
@@ -30,10 +33,13 @@ from ledger.events import (
 from ledger.market import MarketState
 from ledger.nomination import PoolPlace
 from ledger.postings import pool_name
+from ledger.risk.collateral import ValueTiers
+from ledger.risk.requirement import Bracket, Brackets
 from ledger.rulebook import Rulebook
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+_Figure = TypeVar("_Figure", float, Floats)
 
 # A figure summed from increments errs by at most 2^-53 of the largest partial sum each time. So a pool is summed from
 # its rows whenever its account changes, and all pools are before increments could add up to the tolerance: after so
@@ -42,55 +48,62 @@ Ints = npt.NDArray[np.int64]
 REPRICES_MAX: Final = 1 << 16
 MARK_DRIFT_MAX: Final = 8.0
 RELATIVE_TOLERANCE: Final = 1e-9
+# Interest moves equity with time. Between two passes over an asset's balances it may drift by this part of them, half
+# of the tolerance.
+DRIFT_MAX: Final = RELATIVE_TOLERANCE / 2
+SECONDS_PER_YEAR: Final = 31_536_000.0
 # Bound on notional per maintenance margin that the tolerance allows for (a maintenance rate of 0.1 %).
 NOTIONAL_PER_MAINTENANCE: Final = 1_000.0
 
 
+def _views(cells: Floats) -> list[memoryview[float]]:
+    return [cast("memoryview[float]", memoryview(column)) for column in cells]
+
+
 class Columns:
-    """Rows of equal columns, kept dense: a removed row's place is taken by the last. Each row belongs to a pool."""
+    """Rows of equal columns; a row keeps its place while it is held. Each row belongs to a pool.
+
+    `views` are the same cells for one row at a time: an index into an array costs several times as much. A free row
+    is all zero and belongs to nobody.
+    """
 
     def __init__(self, width: int) -> None:
         self.count = 0
+        self.free: list[int] = []
         self.pool: Ints = np.zeros(16, dtype=np.int64)
         self.cells: Floats = np.zeros((width, 16))
-        self.rows: dict[Any, int] = {}
-        self.keys: list[Any] = []
+        self.views = _views(self.cells)
 
-    def row(self, key: Any, pool: int) -> int:
-        """The row of a key, made where there is none."""
-        found = self.rows.get(key)
-        if found is not None:
-            return found
-        if self.count == len(self.pool):
-            self.pool = np.concatenate([self.pool, np.zeros_like(self.pool)])
-            self.cells = np.concatenate([self.cells, np.zeros_like(self.cells)], axis=1)
-        row = self.count
-        self.count += 1
-        self.rows[key] = row
-        self.keys.append(key)
+    def take(self, pool: int) -> int:
+        """A row for a pool, all zero."""
+        if self.free:
+            row = self.free.pop()
+        else:
+            if self.count == len(self.pool):
+                self.pool = np.concatenate([self.pool, np.zeros_like(self.pool)])
+                self.cells = np.concatenate([self.cells, np.zeros_like(self.cells)], axis=1)
+                self.views = _views(self.cells)
+            row = self.count
+            self.count += 1
         self.pool[row] = pool
-        self.cells[:, row] = 0.0
         return row
 
-    def remove(self, key: Any) -> None:
-        """Forget a key's row."""
-        row = self.rows.pop(key)
-        last = self.count - 1
-        if row != last:
-            moved = self.keys[last]
-            self.keys[row] = moved
-            self.rows[moved] = row
-            self.pool[row] = self.pool[last]
-            self.cells[:, row] = self.cells[:, last]
-        self.keys.pop()
-        self.count = last
+    def release(self, row: int) -> None:
+        """Give a row back."""
+        self.cells[:, row], self.pool[row] = 0.0, NOBODY
+        self.free.append(row)
 
 
 # Columns of positions and of balances; the last of each is what the row adds to its pool's gross magnitude.
 SIZE, BASIS, EQUITY, MAINTENANCE, POSITION_GROSS = range(5)
-AMOUNT, VALUE, BALANCE_GROSS = range(3)
+AMOUNT, SEEN, VALUE, BALANCE_GROSS = range(4)
 # Columns of pools.
 POOL_EQUITY, POOL_MAINTENANCE, POOL_GROSS, LOWER, UPPER = range(5)
+# The column of pools that free rows belong to.
+NOBODY: Final = 0
+
+
+_ANY: Final = Brackets(variant="brackets:1", brackets=[Bracket(floor=ZERO, initial=ONE, maintenance=ONE)])
 
 
 class Holders(Columns):
@@ -100,53 +113,92 @@ class Holders(Columns):
         super().__init__(5)
         self.instrument, self.rules = instrument, rules
         requirement = rules.requirement(instrument)
-        self.floors = np.array([float(floor) for floor in requirement.floors])
-        self.rates = np.array([float(step[2]) for step in requirement.steps])
-        self.deductions = np.array([float(step[3]) for step in requirement.steps])
+        # Other blocks are not screened (`Rulebook.is_screened`): any columns do for them.
+        brackets = requirement if isinstance(requirement, Brackets) else _ANY
+        self.floors = np.array([float(floor) for floor in brackets.floors])
+        self.rates = np.array([float(step[2]) for step in brackets.steps])
+        self.deductions = np.array([float(step[3]) for step in brackets.steps])
         self._scalars = (self.floors.tolist(), self.rates.tolist(), self.deductions.tolist())
+        self.is_inverse = False
         self.mark = self.funding = self.worth = self.slack = 0.0
 
     def contribution(self, size: float, basis: float) -> tuple[float, float]:
         """(equity, maintenance margin) of one position: `contributions`, without the price of columns of one row."""
         floors, rates, deductions = self._scalars
-        notional = abs(size) * self.mark
+        value = self._value(size)
+        notional = abs(value)
         step = bisect_right(floors, notional) - 1
-        return ((size * (self.mark - self.funding) - basis) * self.worth,
+        return ((value - size * self.funding - basis) * self.worth,
                 (notional * rates[step] - deductions[step]) * self.worth)
 
     def contributions(self, size: Floats, basis: Floats) -> tuple[Floats, Floats]:
         """(equity, maintenance margin) of positions, in the valuation asset."""
-        notional = np.abs(size) * self.mark
+        value = self._value(size)
+        notional = np.abs(value)
         step = self.floors.searchsorted(notional, "right") - 1
         maintenance = notional * self.rates.take(step) - self.deductions.take(step)
-        return (size * (self.mark - self.funding) - basis) * self.worth, maintenance * self.worth
+        return (value - size * self.funding - basis) * self.worth, maintenance * self.worth
+
+    def _value(self, size: _Figure) -> _Figure:
+        """Signed value at the mark, of one size or of many; without a mark an inverse one is worth nothing yet."""
+        if self.is_inverse:
+            return size * (-1 / self.mark if self.mark else 0.0)
+        return size * self.mark
 
 
 class Balances(Columns):
-    """All balances of one asset under one rulebook. Value is what they add to their pools, after haircuts."""
+    """All balances of one asset under one rulebook. Value is what they add to their pools, after haircuts.
+
+    Where the asset bears interest, `SEEN` is the index (of debts or of what is held) at the account's last event.
+    """
 
     def __init__(self, asset: str, rules: Rulebook) -> None:
-        super().__init__(3)
+        super().__init__(4)
         self.asset, self.rules = asset, rules
+        block = rules.collateral(asset)
         self.parts = [(float(floor), np.inf if ceiling is None else float(ceiling), float(kept))
-                      for floor, ceiling, kept in rules.collateral(asset).parts]
-        self.worth = 0.0
+                      for floor, ceiling, kept in (block.parts if isinstance(block, ValueTiers) else ())]
+        self.worth = self.slack = 0.0
+        self.bears = False
+        self.borrow_index = self.lend_index = 0.0
 
-    def contribution(self, amount: float) -> float:
+    def index(self, amount: float) -> float:
+        """The index that an amount accrues by, now."""
+        return self.borrow_index if amount < 0 else self.lend_index
+
+    def contribution(self, amount: float, seen: float) -> float:
         """Value of one balance: `contributions`, without the price of columns of one row."""
+        if self.bears:
+            amount += amount * (self.index(amount) - seen) / SECONDS_PER_YEAR
         gross = amount * self.worth
         value = min(gross, 0.0)
         for floor, ceiling, kept in self.parts:
             value += min(max(gross - floor, 0.0), ceiling - floor) * kept
         return value
 
-    def contributions(self, amount: Floats) -> Floats:
+    def contributions(self, amount: Floats, seen: Floats) -> Floats:
         """Value after haircuts, in the valuation asset."""
+        if self.bears:
+            index = np.where(amount < 0, self.borrow_index, self.lend_index)
+            amount = amount + amount * (index - seen) / SECONDS_PER_YEAR
         gross = amount * self.worth
         value = np.minimum(gross, 0.0)
         for floor, ceiling, kept in self.parts:
             value += np.minimum(np.maximum(gross - floor, 0.0), ceiling - floor) * kept
         return value
+
+
+class Entry:
+    """An account in the book: its state as last seen, the rulebook version its rows stand under, and its rows."""
+
+    __slots__ = ("balances", "pools", "positions", "state", "version")
+
+    def __init__(self, state: AccountState, version: str) -> None:
+        self.state, self.version = state, version
+        self.pools: dict[str, int] = {}
+        # position -> (columns, row); pool -> asset -> (columns, row)
+        self.positions: dict[PositionKey, tuple[Holders, int]] = {}
+        self.balances: dict[str, dict[str, tuple[Balances, int]]] = {}
 
 
 class Book:
@@ -157,16 +209,15 @@ class Book:
         self._nominated: dict[PoolPlace, None] = {}
 
     def _reset(self) -> None:
-        self._places: list[PoolPlace] = []
-        self._index: dict[PoolPlace, int] = {}
+        self._places: list[PoolPlace] = [("", "")]
         self._free: list[int] = []
         # A line that does not matter is nan, which no comparison meets.
         self._pools: Floats = np.zeros((5, 16))
+        self._views = _views(self._pools)
         self._always: npt.NDArray[np.bool_] = np.zeros(16, dtype=np.bool_)
         self._holders: dict[str, dict[str, Holders]] = {}
         self._balances: dict[str, dict[str, Balances]] = {}
-        # account -> (its state as last seen, the rulebook version its rows stand under)
-        self._seen: dict[str, tuple[AccountState, str]] = {}
+        self._entries: dict[str, Entry] = {}
         self._rules: dict[str, Rulebook] = {}
         # rulebook version -> its lines: warning, warning end, call, liquidation
         self._lines: dict[str, tuple[float, float, float, float]] = {}
@@ -179,6 +230,8 @@ class Book:
         # instrument -> its magnitude when all pools were last summed
         self._anchors: dict[str, float] = {}
         self._reprices = 0
+        # asset -> (log time of its last pass, nanoseconds until the next is due)
+        self._accrued: dict[str, tuple[int, float]] = {}
 
     # --- the nominator -------------------------------------------------------------------------------------------
 
@@ -193,35 +246,52 @@ class Book:
             if event.kind == "mark":
                 self._flush(house)
                 self._price(event.instrument, house)
-        elif isinstance(event, (ProvisionalMarkSet, FundingIndexMoved)):
+        elif isinstance(event, (ProvisionalMarkSet, FundingIndexMoved, MarketSettled)):
             self._flush(house)
             self._price(event.instrument, house)
-        elif isinstance(event, (InstrumentListed, AssetListed)):
-            # Listing may change the path that values an asset.
+        elif isinstance(event, (InstrumentListed, AssetListed, InterestRateSet)):
+            # Listing may change the path that values an asset; rates, what its balances drift by.
             self.rules_changed(house)
 
     def rules_changed(self, house: ClearingHouse) -> None:
         """Build everything anew and nominate every pool."""
         self._reset()
+        self._house = house
         for instrument, market in house.markets.items():
             self._mark_times[instrument] = market.mark_time
             self._anchors[instrument] = _magnitude(market)
         for account in house.accounts:
             self._dirty[account] = None
         self._flush(house)
-        self._nominated.update(dict.fromkeys(place for place in self._index))
+        self._nominated.update(dict.fromkeys(self.places()))
 
     def take(self) -> Collection[PoolPlace]:
         """The pools nominated since last asked."""
         if self._dirty:
             self._flush(self._house)
+        if self._accrued:
+            self._accrue(self._house)
         found, self._nominated = self._nominated, {}
         return found
 
+    def places(self) -> set[PoolPlace]:
+        """All pools that the book keeps."""
+        return {(account, pool) for account, entry in self._entries.items() for pool in entry.pools}
+
     def figures(self, account: str, pool: str) -> tuple[float, float]:
         """(margin equity, maintenance margin) as the columns have them, for comparison."""
-        index = self._index[account, pool]
+        index = self._entries[account].pools[pool]
         return float(self._pools[POOL_EQUITY, index]), float(self._pools[POOL_MAINTENANCE, index])
+
+    # --- interest ------------------------------------------------------------------------------------------------
+
+    def _accrue(self, house: ClearingHouse) -> None:
+        """Bring the balances of assets that bear interest up to log time, where they may have drifted."""
+        for asset, (last, period) in self._accrued.items():
+            if house.log_time - last >= period:
+                for balances in self._balances.get(asset, {}).values():
+                    self._reprice_balances(balances, house, False)
+                self._accrued[asset] = _next_pass(house, asset)
 
     # --- marks ---------------------------------------------------------------------------------------------------
 
@@ -249,7 +319,8 @@ class Book:
             self._reprice_holders(holders, house, was_stale)
         if instrument not in self._priced:
             self._priced[instrument] = [
-                (asset, version, [name for name, market in house.markets.items() if market.quote == asset])
+                (asset, version, [name for name, market in house.markets.items()
+                                  if market.settlement_asset == asset])
                 for asset in house.assets for version, rules in self._rules.items()
                 if instrument in house.path_of(rules.valuation_asset, asset)]
         for asset, version, settling in self._priced[instrument]:
@@ -262,16 +333,26 @@ class Book:
                     self._reprice_holders(settled, house, was_stale)
 
     def _reprice_balances(self, balances: Balances, house: ClearingHouse, everybody: bool) -> None:
-        balances.worth = _worth(house, balances.rules, balances.asset)
+        self._set_worth(balances, house)
         count = balances.count
         if not count:
             return
-        value = balances.contributions(balances.cells[AMOUNT, :count])
+        value = balances.contributions(balances.cells[AMOUNT, :count], balances.cells[SEEN, :count])
         pools = balances.pool[:count]
         # A pool has one balance of an asset, so the increments do not meet.
         self._pools[POOL_EQUITY, pools] += value - balances.cells[VALUE, :count]
         balances.cells[VALUE, :count] = value
         self._screen(pools, everybody)
+
+    @staticmethod
+    def _set_worth(balances: Balances, house: ClearingHouse) -> None:
+        balances.worth = _worth(house, balances.rules, balances.asset)
+        if balances.asset in house.bearing:
+            listed = house.assets[balances.asset]
+            balances.bears = True
+            balances.borrow_index, balances.lend_index = map(float, listed.indexes(house.log_time))
+            # Interest is rounded by less than a quantum a balance.
+            balances.slack = float(listed.quantum) / RELATIVE_TOLERANCE
 
     def _reprice_holders(self, holders: Holders, house: ClearingHouse, everybody: bool) -> None:
         self._set_mark(holders, house)
@@ -289,11 +370,13 @@ class Book:
     @staticmethod
     def _set_mark(holders: Holders, house: ClearingHouse) -> None:
         market = house.markets[holders.instrument]
+        asset = market.settlement_asset
+        holders.is_inverse = market.contract_type == "inverse"
         holders.mark = float(market.mark or 0)
         holders.funding = float(market.funding_index)
-        holders.worth = _worth(house, holders.rules, market.quote)
+        holders.worth = _worth(house, holders.rules, asset)
         # Funding is rounded by less than a quantum a position; the gross magnitude allows for it.
-        holders.slack = float(house.assets[market.quote].quantum) / RELATIVE_TOLERANCE
+        holders.slack = float(house.assets[asset].quantum) / RELATIVE_TOLERANCE
 
     def _screen(self, pools: Ints, everybody: bool) -> None:
         if everybody:
@@ -310,7 +393,8 @@ class Book:
             upper -= tolerance
             hits = pools[(equity < lower) | (equity >= upper) | self._always.take(pools)]
         for index in hits.tolist():
-            self._nominated[self._places[index]] = None
+            if index != NOBODY:
+                self._nominated[self._places[index]] = None
 
     def _sum_anew(self, house: ClearingHouse) -> None:
         """All pools from all rows, and their gross magnitude at the marks of now."""
@@ -327,25 +411,25 @@ class Book:
         for tables_of_balances in self._balances.values():
             for balances in tables_of_balances.values():
                 rows = balances.cells[:, :balances.count]
-                rows[BALANCE_GROSS] = np.abs(rows[AMOUNT]) * balances.worth
+                rows[BALANCE_GROSS] = (np.abs(rows[AMOUNT]) + balances.slack) * balances.worth
                 for total, column in ((POOL_EQUITY, VALUE), (POOL_GROSS, BALANCE_GROSS)):
                     np.add.at(self._pools[total], balances.pool[:balances.count], rows[column])
 
-    def _sum_pool(self, state: AccountState, pool: str, version: str) -> None:
+    def _sum_pool(self, entry: Entry, pool: str) -> None:
         """One pool from its rows, so that no error outlives what it came from."""
         equity = maintenance = gross = 0.0
-        for key, _ in state.positions_of(pool):
-            holders = self._holders[key[0]][version]
-            row = holders.cells[:, holders.rows[state.account, key]].tolist()
-            equity, maintenance, gross = (equity + row[EQUITY], maintenance + row[MAINTENANCE],
-                                          gross + row[POSITION_GROSS])
-        for asset in state.balances.get(pool, ()):
-            balances = self._balances[asset][version]
-            row = balances.cells[:, balances.rows[state.account, pool]].tolist()
-            equity, gross = equity + row[VALUE], gross + row[BALANCE_GROSS]
-        index = self._index[state.account, pool]
-        for column, figure in enumerate((equity, maintenance, gross)):
-            self._pools[column, index] = figure
+        for key, (holders, row) in entry.positions.items():
+            if pool_name(*key) == pool:
+                views = holders.views
+                equity += views[EQUITY][row]
+                maintenance += views[MAINTENANCE][row]
+                gross += views[POSITION_GROSS][row]
+        for balances, row in entry.balances.get(pool, _NONE).values():
+            views = balances.views
+            equity += views[VALUE][row]
+            gross += views[BALANCE_GROSS][row]
+        views, index = self._views, entry.pools[pool]
+        views[POOL_EQUITY][index], views[POOL_MAINTENANCE][index], views[POOL_GROSS][index] = equity, maintenance, gross
 
     # --- accounts ------------------------------------------------------------------------------------------------
 
@@ -358,40 +442,50 @@ class Book:
         """Bring an account's rows up to its state, and screen its pools."""
         rules = house.rules(state)
         version = _version(rules)
-        old, stood = self._seen.get(state.account, (None, version))
-        if old is not None and (stood != version or not state.is_margined):
-            self._forget(old, stood)
-            old = None
+        entry = self._entries.get(state.account)
+        if entry is not None and (entry.version != version or not state.is_margined):
+            self._forget(entry)
+            entry = None
         if not state.is_margined:
             return
+        if entry is None:
+            entry = self._enter(state, version, rules)
+            old = None
+        else:
+            old, entry.state = entry.state, state
+        if old is None or not _has_same_pools(old, state):
+            names = state.pools()
+            for pool in names:
+                if pool not in entry.pools:
+                    entry.pools[pool] = self._place((state.account, pool))
+        else:
+            names = None
+        moved = False
+        if old is None or old.positions is not state.positions:
+            self._sync_positions(entry, old, state, house)
+            moved = True
+        if old is None or old.balances is not state.balances or (self._accrued and old.touched != state.touched):
+            self._sync_balances(entry, state, house)
+            moved = True
+        if names is not None:
+            for pool in entry.pools.keys() - names:
+                self._release((state.account, pool), entry.pools.pop(pool))
+        for pool, index in entry.pools.items():
+            if moved:
+                self._sum_pool(entry, pool)
+            self._set_lines(state, pool, index, version)
+
+    def _enter(self, state: AccountState, version: str, rules: Rulebook) -> Entry:
         if version not in self._rules:
             self._rules[version] = rules
             lines = rules.thresholds
             self._lines[version] = (float(lines.warning), float(lines.warning_end), float(lines.call),
                                     float(lines.liquidation))
             self._priced.clear()
-        self._seen[state.account] = (state, version)
-        pools = state.pools()
-        for pool in pools:
-            self._place((state.account, pool))
-        if old is None or old.positions is not state.positions:
-            self._sync_positions(old, state, house, version)
-        if old is None or old.balances is not state.balances:
-            self._sync_balances(old, state, house, version)
-        if old is not None:
-            for pool in old.pools():
-                if pool not in pools:
-                    self._release((state.account, pool))
-        moved = old is None or old.positions is not state.positions or old.balances is not state.balances
-        for pool in pools:
-            if moved:
-                self._sum_pool(state, pool, version)
-            self._set_lines(state, pool, version)
+        entry = self._entries[state.account] = Entry(state, version)
+        return entry
 
     def _place(self, place: PoolPlace) -> int:
-        found = self._index.get(place)
-        if found is not None:
-            return found
         if self._free:
             index = self._free.pop()
             self._places[index] = place
@@ -400,101 +494,128 @@ class Book:
             self._places.append(place)
             if index == self._pools.shape[1]:
                 self._pools = np.concatenate([self._pools, np.zeros_like(self._pools)], axis=1)
+                self._views = _views(self._pools)
                 self._always = np.concatenate([self._always, np.zeros_like(self._always)])
         self._pools[:, index] = 0.0
-        self._index[place] = index
         return index
 
-    def _release(self, place: PoolPlace) -> None:
-        self._free.append(self._index.pop(place))
+    def _release(self, place: PoolPlace, index: int) -> None:
+        self._always[index] = False
+        self._free.append(index)
         self._nominated.pop(place, None)
 
-    def _forget(self, state: AccountState, version: str) -> None:
+    def _forget(self, entry: Entry) -> None:
         """Take an account out of the book."""
-        for key in state.positions:
-            self._holders[key[0]][version].remove((state.account, key))
-        for pool, held in state.balances.items():
-            for asset in held:
-                self._balances[asset][version].remove((state.account, pool))
-        for pool in state.pools():
-            self._release((state.account, pool))
-        del self._seen[state.account]
+        for holders, row in entry.positions.values():
+            holders.release(row)
+        for held in entry.balances.values():
+            for balances, row in held.values():
+                balances.release(row)
+        for pool, index in entry.pools.items():
+            self._release((entry.state.account, pool), index)
+        del self._entries[entry.state.account]
 
-    def _sync_positions(self, old: AccountState | None, state: AccountState, house: ClearingHouse,
-                        version: str) -> None:
-        before = {} if old is None else old.positions
+    def _sync_positions(self, entry: Entry, old: AccountState | None, state: AccountState,
+                        house: ClearingHouse) -> None:
+        before = _NO_POSITIONS if old is None else old.positions
         for key, position in state.positions.items():
             if before.get(key) is not position:
-                self._set_position(state.account, key, position, house, version)
-        for key in before:
-            if key not in state.positions:
-                self._holders[key[0]][version].remove((state.account, key))
+                self._set_position(entry, key, position, house)
+        if len(entry.positions) != len(state.positions):
+            for key in [key for key in entry.positions if key not in state.positions]:
+                holders, row = entry.positions.pop(key)
+                holders.release(row)
 
-    def _set_position(self, account: str, key: tuple[str, str, str], position: Position, house: ClearingHouse,
-                      version: str) -> None:
-        instrument = key[0]
-        tables = self._holders.setdefault(instrument, {})
-        holders = tables.get(version)
-        if holders is None:
-            holders = tables[version] = Holders(instrument, self._rules[version])
-            self._set_mark(holders, house)
-        index = self._index[account, pool_name(*key)]
-        row = holders.row((account, key), index)
-        market = house.markets[instrument]
-        size = position.size * market.contract_size
-        basis = float(position.cost - size * position.funding_index)
-        equity, maintenance = holders.contribution(float(size), basis)
-        gross = (abs(basis) + holders.slack) * holders.worth
-        for column, figure in enumerate((float(size), basis, equity, maintenance, gross)):
-            holders.cells[column, row] = figure
+    def _set_position(self, entry: Entry, key: PositionKey, position: Position, house: ClearingHouse) -> None:
+        found = entry.positions.get(key)
+        if found is None:
+            tables = self._holders.setdefault(key[0], {})
+            holders = tables.get(entry.version)
+            if holders is None:
+                holders = tables[entry.version] = Holders(key[0], self._rules[entry.version])
+                self._set_mark(holders, house)
+            row = holders.take(entry.pools[pool_name(*key)])
+            entry.positions[key] = (holders, row)
+        else:
+            holders, row = found
+        exact_size = position.size * house.markets[key[0]].contract_size
+        size, basis = float(exact_size), float(position.cost - exact_size * position.funding_index)
+        views = holders.views
+        views[SIZE][row], views[BASIS][row] = size, basis
+        views[EQUITY][row], views[MAINTENANCE][row] = holders.contribution(size, basis)
+        views[POSITION_GROSS][row] = (abs(basis) + holders.slack) * holders.worth
 
-    def _sync_balances(self, old: AccountState | None, state: AccountState, house: ClearingHouse,
-                       version: str) -> None:
-        before = {} if old is None else old.balances
+    def _sync_balances(self, entry: Entry, state: AccountState, house: ClearingHouse) -> None:
         for pool, held in state.balances.items():
-            known = before.get(pool, {})
+            known = entry.balances.get(pool)
+            if known is None:
+                known = entry.balances[pool] = {}
             for asset, amount in held.items():
-                if known.get(asset) != amount:
-                    self._set_balance((state.account, pool), asset, float(amount), house, version)
-            for asset in known:
-                if asset not in held:
-                    self._balances[asset][version].remove((state.account, pool))
-        for pool, known in before.items():
-            if pool not in state.balances:
-                for asset in known:
-                    self._balances[asset][version].remove((state.account, pool))
+                found = known.get(asset)
+                if found is None:
+                    balances = self._balances_of(asset, entry.version, house)
+                    found = known[asset] = (balances, balances.take(entry.pools[pool]))
+                balances, row = found
+                views, figure = balances.views, float(amount)
+                if views[AMOUNT][row] != figure or balances.bears:
+                    seen = float(house.assets[asset].indexes(state.touched)[0 if figure < 0 else 1]) if (
+                        balances.bears) else 0.0
+                    views[AMOUNT][row], views[SEEN][row] = figure, seen
+                    views[VALUE][row] = balances.contribution(figure, seen)
+                    views[BALANCE_GROSS][row] = (abs(figure) + balances.slack) * balances.worth
+            if len(known) != len(held):
+                for asset in [asset for asset in known if asset not in held]:
+                    balances, row = known.pop(asset)
+                    balances.release(row)
+        if len(entry.balances) != len(state.balances):
+            for pool in [pool for pool in entry.balances if pool not in state.balances]:
+                for balances, row in entry.balances.pop(pool).values():
+                    balances.release(row)
 
-    def _set_balance(self, place: PoolPlace, asset: str, amount: float, house: ClearingHouse, version: str) -> None:
-        rows = self._balances.setdefault(asset, {})
-        balances = rows.get(version)
+    def _balances_of(self, asset: str, version: str, house: ClearingHouse) -> Balances:
+        tables = self._balances.setdefault(asset, {})
+        balances = tables.get(version)
         if balances is None:
-            balances = rows[version] = Balances(asset, self._rules[version])
-            balances.worth = _worth(house, self._rules[version], asset)
-        index = self._index[place]
-        row = balances.row(place, index)
-        for column, figure in enumerate((amount, balances.contribution(amount), abs(amount) * balances.worth)):
-            balances.cells[column, row] = figure
+            balances = tables[version] = Balances(asset, self._rules[version])
+            self._set_worth(balances, house)
+            if balances.bears:
+                self._accrued.setdefault(asset, _next_pass(house, asset))
+        return balances
 
-    def _set_lines(self, state: AccountState, pool: str, version: str) -> None:
+    def _set_lines(self, state: AccountState, pool: str, index: int, version: str) -> None:
         """The two lines that matter in the pool's state: below the lower or at the upper it is nominated."""
-        index = self._index[state.account, pool]
-        call, running = state.calls.get(pool), state.liquidations.get(pool)
         lower, warning_end, call_line, liquidation = self._lines[version]
-        upper = math.nan
-        if running is not None:
-            lower, upper = 0.0, float(running.stop_level)
-        elif call is not None:
-            lower, upper = liquidation, float(call.cure_level)
-        elif pool in state.warned:
-            lower, upper = call_line, warning_end
-        self._pools[LOWER, index], self._pools[UPPER, index] = lower, upper
-        always = pool in state.due or running is not None
-        self._always[index] = always
+        upper, always = math.nan, not self._rules[version].is_screened
+        if pool in state.warned or pool in state.due or state.liquidations or state.calls:
+            call, running = state.calls.get(pool), state.liquidations.get(pool)
+            if running is not None:
+                lower, upper = 0.0, float(running.stop_level)
+            elif call is not None:
+                lower, upper = liquidation, float(call.cure_level)
+            elif pool in state.warned:
+                lower, upper = call_line, warning_end
+            always = always or pool in state.due or running is not None
+        views = self._views
+        views[LOWER][index], views[UPPER][index] = lower, upper
+        if always or self._always[index]:
+            self._always[index] = always
         # `_screen`, without the price of columns of one row.
-        equity, maintenance, gross = self._pools[:LOWER, index].tolist()
-        tolerance = RELATIVE_TOLERANCE * (abs(equity) + NOTIONAL_PER_MAINTENANCE * maintenance + gross)
+        equity, maintenance = views[POOL_EQUITY][index], views[POOL_MAINTENANCE][index]
+        tolerance = RELATIVE_TOLERANCE * (abs(equity) + NOTIONAL_PER_MAINTENANCE * maintenance
+                                          + views[POOL_GROSS][index])
         if always or equity < lower * maintenance + tolerance or equity >= upper * maintenance - tolerance:
             self._nominated[self._places[index]] = None
+
+
+_NONE: Final[dict[str, tuple[Balances, int]]] = {}
+_NO_POSITIONS: Final[dict[PositionKey, Position]] = {}
+
+
+def _has_same_pools(old: AccountState, state: AccountState) -> bool:
+    """Whether two states have the same pools for sure: what `AccountState.pools` looks at has not changed."""
+    return (old.warned is state.warned and old.calls is state.calls and old.due is state.due
+            and old.liquidations is state.liquidations and old.positions.keys() == state.positions.keys()
+            and old.balances.keys() == state.balances.keys())
 
 
 def _version(rules: Rulebook) -> str:
@@ -503,7 +624,17 @@ def _version(rules: Rulebook) -> str:
 
 def _magnitude(market: MarketState) -> float:
     """How large the numbers are that a position's value is made of, a contract."""
-    return float(market.mark or 0) + abs(float(market.funding_index))
+    mark = float(market.mark or 0)
+    if market.contract_type == "inverse" and mark:
+        mark = 1 / mark
+    return mark + abs(float(market.funding_index))
+
+
+def _next_pass(house: ClearingHouse, asset: str) -> tuple[int, float]:
+    """Log time, and for how many nanoseconds from then on an asset's balances drift by less than they may."""
+    rates = house.assets[asset].rates[-1]
+    fastest = max(abs(float(rates.borrow_rate)), abs(float(rates.lend_rate)))
+    return house.log_time, DRIFT_MAX * SECONDS_PER_YEAR * 1e9 / fastest if fastest else math.inf
 
 
 def _worth(house: ClearingHouse, rules: Rulebook, asset: str) -> float:

@@ -13,8 +13,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from ledger.amounts import FINEST, ONE, ZERO, divide_down, divide_up, plain
+from ledger.risk.collateral import ValueTiers
 from ledger.risk.liquidation import bankruptcy_price, liquidation_price, repriced_pool, slope_edges
 from ledger.risk.margin import Holding, PoolMargin, PositionMargin, PriceOf, Rules, Status, evaluate_pool, status
+from ledger.risk.requirement import Brackets
 
 
 class Valuation:
@@ -94,9 +96,12 @@ def _prices(balances: Mapping[str, Decimal], holdings: Sequence[Holding], holdin
     instrument = holding.instrument
     repriced = repriced_pool(balances, holdings, instrument, partial(valuation.repriced, instrument), rules)
     edges = slope_edges(balances, holdings, instrument, partial(valuation.per_price, instrument), rules)
+    curved = (holding.contract_type == "inverse" or rules.pool is not None
+              or not isinstance(rules.requirement(instrument), Brackets)
+              or not all(isinstance(rules.collateral(asset), ValueTiers) for asset in balances))
     liquidation = liquidation_price(repriced, mark=holding.mark, line=rules.thresholds.liquidation,
-                                    rising=holding.size < 0, edges=edges)
-    return liquidation, bankruptcy_price(repriced, mark=holding.mark)
+                                    rising=holding.size < 0, edges=edges, curved=curved)
+    return liquidation, bankruptcy_price(repriced, mark=holding.mark, curved=curved)
 
 
 # --- figures that follow from margins ----------------------------------------------------------------------------
@@ -104,7 +109,7 @@ def _prices(balances: Mapping[str, Decimal], holdings: Sequence[Holding], holdin
 
 def free_collateral(margin: PoolMargin) -> Decimal:
     """Margin equity beyond initial margin; negative where initial margin is breached."""
-    return margin.margin_equity - margin.initial_margin
+    return margin.free
 
 
 def withdrawable_value(margin: PoolMargin) -> Decimal:
@@ -127,8 +132,13 @@ def loan_to_value(*, liabilities: Decimal, collateral_value: Decimal) -> Decimal
 
 
 def entry_price(holding: Holding) -> Decimal:
-    """The average price that a position was opened at: cost / (size x contract size), down to 18 places."""
+    """The average price that a position was opened at: cost / (size x contract size), down to 18 places.
+
+    Of an inverse position size x contract size / -cost.
+    """
     sign = 1 if holding.size > 0 else -1
+    if holding.contract_type == "inverse":
+        return divide_down(sign * holding.size * holding.contract_size, -sign * holding.cost, FINEST)
     return divide_down(sign * holding.cost, sign * holding.size * holding.contract_size, FINEST)
 
 

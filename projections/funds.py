@@ -6,7 +6,6 @@ balance before and after. Balances here follow the fund's own events. This file 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +15,7 @@ from ledger.amounts import ZERO, Time, plain, rfc3339
 from ledger.errors import BrokenInvariant
 from ledger.events import Event, FundDrawn, FundMoved, Recorded, ShortfallClaimed, ShortfallCovered
 from ledger.postings import postings
+from projections.database import Connection
 from projections.tables import Postings, ReadModel, Step, Table
 
 DRAW: Final = "draw"
@@ -76,7 +76,7 @@ class Funds(ReadModel):
     NAME = "funds"
     SHAPES = (FUNDS, FUND_MOVEMENTS, SHORTFALLS)
 
-    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+    def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         super().__init__(connection, postings)
         self._funds = self.rows(FUNDS)
         self._movements = self.lines(FUND_MOVEMENTS)

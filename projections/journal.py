@@ -7,7 +7,6 @@ by one. Each event balances by itself, or the fold stops. This file never takes 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +16,7 @@ from ledger.amounts import ZERO, exact, plain, rfc3339
 from ledger.errors import BrokenInvariant
 from ledger.events import EVENTS, Event, Recorded
 from ledger.postings import postings
+from projections.database import Connection
 from projections.tables import Postings, ReadModel, Step, Table
 
 
@@ -54,7 +54,7 @@ class Journal(ReadModel):
     NAME = "journal"
     SHAPES = (JOURNAL, TRIAL_BALANCE)
 
-    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+    def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         super().__init__(connection, postings)
         self._journal = self.lines(JOURNAL)
         self._trial_balance = self.rows(TRIAL_BALANCE)
@@ -81,7 +81,7 @@ class Journal(ReadModel):
             raise BrokenInvariant(
                 f"log position {position}: the postings of {topic} in {stream} sum to {left}, expected zero")
 
-    def flush(self, connection: sqlite3.Connection) -> None:
+    def flush(self, connection: Connection) -> None:
         """Bring the trial balance up to the lines, and write both."""
         for key, amount in self._moved.items():
             row = self._trial_balance.find(key)
@@ -94,7 +94,7 @@ class Journal(ReadModel):
         super().flush(connection)
 
 
-def imbalances(connection: sqlite3.Connection) -> list[tuple[str, Decimal]]:
+def imbalances(connection: Connection) -> list[tuple[str, Decimal]]:
     """The assets whose trial balance does not sum to zero, and by how much; empty when the ledger balances."""
     sums: dict[str, Decimal] = {}
     with exact():

@@ -7,7 +7,6 @@ This file never issues, ends or judges anything.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -33,6 +32,7 @@ from ledger.events import (
     ShortfallClaimed,
 )
 from ledger.postings import postings
+from projections.database import Connection
 from projections.tables import Postings, ReadModel, Step, Table
 
 CallEnded = MarginCallMet | MarginCallWithdrawn | MarginCallExpired | MarginCallSuperseded
@@ -143,7 +143,7 @@ class MarginCalls(ReadModel):
     NAME = "margin_calls"
     SHAPES = (MARGIN_CALLS, LIQUIDATIONS, LIQUIDATION_TOTALS, LIQUIDATION_ORDERS, CONTRACTS)
 
-    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+    def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         super().__init__(connection, postings)
         self._calls = self.rows(MARGIN_CALLS)
         self._liquidations = self.rows(LIQUIDATIONS)

@@ -6,7 +6,6 @@ file never accepts or rejects a price: the events say which were.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,6 +26,7 @@ from ledger.events import (
     RulebookPublished,
 )
 from ledger.postings import postings
+from projections.database import Connection
 from projections.tables import Postings, ReadModel, Step, Table
 
 
@@ -103,7 +103,7 @@ class Markets(ReadModel):
     NAME = "markets"
     SHAPES = (MARKETS, MARKET_SOURCES, ASSETS, RULEBOOKS)
 
-    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+    def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         super().__init__(connection, postings)
         self._markets = self.rows(MARKETS)
         self._sources = self.rows(MARKET_SOURCES)

@@ -8,7 +8,6 @@ opens a database, and never decides anything.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
@@ -23,6 +22,7 @@ from ledger.clearing_house import ClearingHouse
 from ledger.events import Cause
 from ledger.postings import CROSS
 from projections.accounts import ACCOUNTS, AccountRow
+from projections.database import Connection
 from projections.figures import PoolFigures, Valuation, entry_price, free_collateral, pool_figures, withdrawable_value
 from projections.journal import JOURNAL, TRIAL_BALANCE, JournalLine, TrialBalanceRow
 from projections.margin_calls import MARGIN_CALLS, MarginCallRow
@@ -40,7 +40,7 @@ _HINTED_MAX: Final = 50_000
 # --- rows --------------------------------------------------------------------------------------------------------
 
 
-def select(connection: sqlite3.Connection, table: Table[R], where: Mapping[str, str | int | None] | None = None, *,
+def select(connection: Connection, table: Table[R], where: Mapping[str, str | int | None] | None = None, *,
            order: Sequence[str] = (), limit: int | None = None) -> Iterator[R]:
     """Rows of a table whose columns have these values (None: whatever they have), in the order of the key."""
     wanted = {column: value for column, value in (where or {}).items() if value is not None}
@@ -73,35 +73,35 @@ def _times(row: Any) -> tuple[str, ...]:
     return tuple(name for name, hint in hints.items() if Time in (hint, *get_args(hint)))
 
 
-def find_account(connection: sqlite3.Connection, account: str) -> AccountRow | None:
+def find_account(connection: Connection, account: str) -> AccountRow | None:
     """The row of an account."""
     return next(select(connection, ACCOUNTS, {"account": account}), None)
 
 
-def like_account(connection: sqlite3.Connection, account: str) -> list[str]:
+def like_account(connection: Connection, account: str) -> list[str]:
     """Accounts whose names are near to one that is not there."""
     names = [name for name, in connection.cursor().execute('SELECT "account" FROM view_accounts LIMIT ?',
                                                            (_HINTED_MAX,))]
     return get_close_matches(account, names, n=3)
 
 
-def margin_calls(connection: sqlite3.Connection, *, account: str | None = None,
+def margin_calls(connection: Connection, *, account: str | None = None,
                  state: str | None = None) -> Iterator[MarginCallRow]:
     """Calls in the order of their issue."""
     return select(connection, MARGIN_CALLS, {"account": account, "state": state}, order=("issued_position",))
 
 
-def records(connection: sqlite3.Connection, source: str, record: str) -> list[RecordLine]:
+def records(connection: Connection, source: str, record: str) -> list[RecordLine]:
     """All outcomes of a record's id, in log order: the first spent it, later ones were conflicts."""
     return list(select(connection, RECORDS, {"source": source, "record_id": record}))
 
 
-def records_at_line(connection: sqlite3.Connection, source: str, line: int) -> list[RecordLine]:
+def records_at_line(connection: Connection, source: str, line: int) -> list[RecordLine]:
     """The outcomes of what stood in this line of a source."""
     return list(select(connection, RECORDS, {"source": source, "line": line}))
 
 
-def sources(connection: sqlite3.Connection) -> list[str]:
+def sources(connection: Connection) -> list[str]:
     """The sources that records came from, but for those that only ever gave accepted prices."""
     return [name for name, in connection.cursor().execute('SELECT DISTINCT "source" FROM view_records ORDER BY 1')]
 
@@ -146,14 +146,14 @@ class Statement(NamedTuple):
     lines: list[StatementLine]
 
 
-def journal(connection: sqlite3.Connection, *, account: str | None = None, asset: str | None = None,
+def journal(connection: Connection, *, account: str | None = None, asset: str | None = None,
             start: int = 0) -> Iterator[JournalLine]:
     """The postings from a log position on, of one account or asset where named."""
     found = select(connection, JOURNAL, {"account": account, "asset": asset})
     return (line for line in found if line.position >= start)
 
 
-def trial_balance(connection: sqlite3.Connection) -> tuple[list[TrialBalanceRow], list[Sum]]:
+def trial_balance(connection: Connection) -> tuple[list[TrialBalanceRow], list[Sum]]:
     """What each owner has of each asset, and the sums by asset."""
     rows = list(select(connection, TRIAL_BALANCE, order=("asset", "owner")))
     sums: dict[str, Decimal] = {}
@@ -163,7 +163,7 @@ def trial_balance(connection: sqlite3.Connection) -> tuple[list[TrialBalanceRow]
     return rows, [Sum(asset, total) for asset, total in sums.items()]
 
 
-def statement(connection: sqlite3.Connection, account: str, *, start: int | None = None,
+def statement(connection: Connection, account: str, *, start: int | None = None,
               end: int | None = None) -> Statement:
     """The postings of an account with log time in [start, end), and its balances before, between and after.
 

@@ -7,7 +7,6 @@ the fold. This file never writes an event, and never writes to a table that is n
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -17,6 +16,7 @@ from ledger.errors import BrokenInvariant
 from ledger.events import Event, Recorded
 from ledger.postings import Posting, postings
 from projections.accounts import Accounts
+from projections.database import Connection
 from projections.funds import Funds
 from projections.journal import Journal
 from projections.margin_calls import MarginCalls
@@ -51,7 +51,7 @@ class _SharedPostings:
 class ReadModels:
     """Read models over one connection, which may be the ledger's own file or a database in memory."""
 
-    def __init__(self, connection: sqlite3.Connection, models: Sequence[type[ReadModel]] = ALL) -> None:
+    def __init__(self, connection: Connection, models: Sequence[type[ReadModel]] = ALL) -> None:
         self._connection, self._types = connection, tuple(models)
         self._tables = {table.name: table for model in self._types for table in model.SHAPES}
         # The positions that the rows held in memory belong to.

@@ -7,7 +7,6 @@ never sees a duplicate: those leave no event.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -23,6 +22,7 @@ from ledger.events import (
     WithdrawalRefused,
 )
 from ledger.postings import postings
+from projections.database import Connection
 from projections.tables import Postings, ReadModel, Step, Table
 
 APPLIED: Final = "applied"
@@ -61,7 +61,7 @@ class Records(ReadModel):
     NAME = "records"
     SHAPES = (RECORDS,)
 
-    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+    def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         super().__init__(connection, postings)
         self._records = self.lines(RECORDS)
 

@@ -22,6 +22,7 @@ from ledger.amounts import Time, nanoseconds, plain, rfc3339
 from ledger.errors import BrokenInvariant
 from ledger.events import Event, Recorded
 from ledger.postings import Posting, postings
+from projections.database import Connection
 
 R = TypeVar("R")
 Key = tuple[str | int, ...]
@@ -121,7 +122,7 @@ class Rows(Generic[R]):
     A table that was empty when first asked for is known whole, so that a build from zero never looks for rows.
     """
 
-    def __init__(self, connection: sqlite3.Connection, table: Table[R]) -> None:
+    def __init__(self, connection: Connection, table: Table[R]) -> None:
         self._connection, self.table = connection, table
         self._insertable = table.writer(table.columns)
         self._updatable = table.writer(table.values + table.key)
@@ -159,7 +160,7 @@ class Rows(Generic[R]):
         else:
             del self._rows[key]
 
-    def flush(self, connection: sqlite3.Connection) -> None:
+    def flush(self, connection: Connection) -> None:
         """Write what has changed since the last flush: removals, then additions, then changes."""
         cursor = connection.cursor()
         if self._removed:
@@ -197,7 +198,7 @@ class Lines:
         self._lines: list[Line] = []
         self.append = self._lines.append
 
-    def flush(self, connection: sqlite3.Connection) -> None:
+    def flush(self, connection: Connection) -> None:
         """Write the lines appended since the last flush."""
         if self._lines:
             connection.cursor().executemany(self.table.insert, self._lines)
@@ -219,7 +220,7 @@ class ReadModel(ABC):
     def __init_subclass__(cls) -> None:
         cls.TABLES = {table.name: table.create for table in cls.SHAPES}
 
-    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+    def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         self._connection = connection
         self._postings = postings
         self._kept: list[Rows[Any] | Lines] = []
@@ -248,7 +249,7 @@ class ReadModel(ABC):
         if step is not None:
             step(recorded, event)
 
-    def flush(self, connection: sqlite3.Connection) -> None:
+    def flush(self, connection: Connection) -> None:
         """Write what is buffered, in the transaction that the connection has open."""
         for kept in self._kept:
             kept.flush(connection)

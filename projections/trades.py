@@ -6,7 +6,6 @@ which side is missing by right.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +14,7 @@ from typing import Final
 from ledger.amounts import ZERO
 from ledger.events import Event, FillPosted, Recorded
 from ledger.postings import postings
+from projections.database import Connection
 from projections.tables import Postings, ReadModel, Step, Table
 
 
@@ -37,7 +37,7 @@ class Trades(ReadModel):
     NAME = "trades"
     SHAPES = (OPEN_TRADES,)
 
-    def __init__(self, connection: sqlite3.Connection, postings: Postings = postings) -> None:
+    def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         super().__init__(connection, postings)
         self._trades = self.rows(OPEN_TRADES)
 

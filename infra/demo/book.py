@@ -43,6 +43,8 @@ from ledger.commands import (
     Withdraw,
 )
 from ledger.errors import BrokenInvariant
+from ledger.risk.collateral import ValueTiers
+from ledger.risk.requirement import Brackets
 from ledger.rulebook import DEFAULT_NAME, DEFAULT_VERSION, Rulebook, shipped
 
 SOURCE: Final = "demo:book"
@@ -190,13 +192,14 @@ class Screen:
         self.maintenance: Floats = np.zeros(rows)
         # Equity below which a trader stops out; nan where they never do.
         self.stops: Floats = np.full(rows, np.nan)
-        requirements = [rules.requirement(market.instrument) for market in MARKETS]
+        requirements = [row for market in MARKETS if isinstance(row := rules.requirement(market.instrument), Brackets)]
+        haircuts = [cut for market in MARKETS if isinstance(cut := rules.collateral(market.asset), ValueTiers)]
         self._floors = [[float(floor) for floor in row.floors] for row in requirements]
         self._steps = [[tuple(float(part) for part in step) for step in row.steps] for row in requirements]
         self._columns = [
             (np.array(floors), np.array([step[2] for step in steps]), np.array([step[3] for step in steps]))
             for floors, steps in zip(self._floors, self._steps, strict=True)]
-        self.kept = [1.0 - float(rules.collateral(market.asset).tiers[0].haircut) for market in MARKETS]
+        self.kept = [1.0 - float(row.tiers[0].haircut) for row in haircuts]
 
     def see(self, market: int, mark: float) -> None:
         """A mark came."""

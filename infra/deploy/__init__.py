@@ -1,1 +1,1 @@
-"""What the service needs around it: a broker for development and tests, and files for deployment."""
+"""What the ledger runs beside in development and tests: servers of their own, started and removed by this project."""

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from ledger.amounts import nanoseconds, rfc3339
-from ledger.commands import COMMANDS, NOT_SUPPORTED, Command, Deposit, ListInstrument, Withdraw
+from ledger.commands import COMMANDS, Command, ListInstrument
 from ledger.errors import Rejected
 
 # A record above this is rejected unread, so that no delivery costs more memory or time than this (semantics section 1).
@@ -43,8 +43,6 @@ _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 _VALIDATORS: Final[Mapping[str, Callable[..., Command]]] = {
     name: model.__pydantic_validator__.validate_json for name, model in COMMANDS.items()}
-# Commands with fields, or values of fields, that the contract knows and this version does not apply.
-_PARTLY_APPLIED: Final = frozenset({Deposit, Withdraw, ListInstrument})
 # The grammar of ids, for what is salvaged of a record that no model accepts.
 _ID: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,200}").fullmatch
 
@@ -84,7 +82,7 @@ class Delivered(NamedTuple):
 def read(place: Place, raw: bytes, *, latest: int | None = None) -> Delivered:
     """The command that the bytes hold, or the fault; never raises on any bytes.
 
-    Guards in order: too-large, malformed (JSON, keys, type), not-supported and unknown-type, malformed (fields),
+    Guards in order: too-large, malformed (JSON, keys, type), unknown-type, malformed (fields),
     not-supported (fields), time-ahead (later than `latest`, in nanoseconds: wall clock and tolerance).
     """
     record: dict[str, Any] = {}
@@ -92,7 +90,7 @@ def read(place: Place, raw: bytes, *, latest: int | None = None) -> Delivered:
         record = _parse(raw)
         _require_single_keys(raw, record)
         command = _validate(raw, record)
-        if type(command) in _PARTLY_APPLIED:
+        if type(command) is ListInstrument:
             _require_applied_fields(command)
         if latest is not None and command.time > latest:
             raise Rejected("time-ahead", f"time: expected at most {rfc3339(latest)} (wall clock and tolerance), "
@@ -185,8 +183,6 @@ def _validate(raw: bytes, record: dict[str, Any]) -> Command:
         raise Rejected("malformed", f"type: expected a record type such as 'fill', came "
                                     f"{shown(kind) if 'type' in record else 'nothing'}", field="type")
     validate = _VALIDATORS.get(kind)
-    if validate is None and kind in NOT_SUPPORTED:
-        raise Rejected("not-supported", f"type: expected a type that this version applies, came {kind!r}", field="type")
     if validate is None:
         raise Rejected("unknown-type", f"type: expected a record type such as 'fill', came {shown(kind)}", field="type")
     try:
@@ -195,17 +191,11 @@ def _validate(raw: bytes, record: dict[str, Any]) -> Command:
         raise rejection(invalid, record) from None
 
 
-def _require_applied_fields(command: Command) -> None:
-    """Reject what this version would otherwise ignore, with other balances as the outcome."""
-    match command:
-        case Deposit(reverses=str(deposit)):
-            raise Rejected("not-supported", "reverses: expected no deposit to be undone in this version, came "
-                                            f"{shown(deposit)}", field="reverses")
-        case Withdraw(hold=True):
-            raise Rejected("not-supported", "hold: expected no hold in this version, came true", field="hold")
-        case ListInstrument(contract_type=kind) if kind != "linear":
-            raise Rejected("not-supported", f"contract_type: expected 'linear' in this version, came {kind!r}",
-                           field="contract_type")
+def _require_applied_fields(command: ListInstrument) -> None:
+    """Reject what the contract knows and this version would value wrongly."""
+    if command.contract_type not in ("linear", "inverse"):
+        raise Rejected("not-supported", "contract_type: expected 'linear' or 'inverse' in this version, came "
+                                        f"{command.contract_type!r}", field="contract_type")
 
 
 def _fault(rejected: Rejected, record: Mapping[str, Any]) -> Fault:

@@ -6,6 +6,7 @@ balances are cut, liabilities never are. This file knows no accounts and no mark
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from functools import cached_property
 from typing import Literal
@@ -13,7 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import ONE, ZERO, Fraction, WirePositive, divide_down, divide_up
+from ledger.amounts import AMOUNT_LIMIT, FINEST, ONE, ZERO, Fraction, WirePositive, divide_down, divide_up
+from ledger.risk.haircuts import Haircuts
 
 
 class Tier(BaseModel):
@@ -71,17 +73,31 @@ class ValueTiers(BaseModel):
             total += (ceiling - floor) * kept
         return total
 
+    def worth(self, amount: Decimal, price: Decimal) -> Decimal:
+        """The weighed value of an amount of either sign, as every collateral block answers it."""
+        return self.signed(amount * price)
+
+    def edges(self, amount: Decimal) -> list[Decimal]:
+        """The prices at which the weighed value of an amount bends, rounded down to 18 places."""
+        return [divide_down(floor, amount, FINEST) for floor, _, _ in self.parts if floor] if amount > 0 else []
+
     def signed(self, gross: Decimal) -> Decimal:
         """Value of a balance of either sign: positive cut, negative in full."""
         return self.value(gross) if gross > 0 else gross
 
 
-def amount_to_raise(tiers: ValueTiers, *, balance: Decimal, price: Decimal, by: Decimal,
+CollateralBlock = ValueTiers | Haircuts
+
+
+def amount_to_raise(tiers: CollateralBlock, *, balance: Decimal, price: Decimal, by: Decimal,
                     quantum: Decimal) -> Decimal | None:
     """The least amount of an asset whose arrival raises the pool's margin equity by at least `by` (> 0).
 
     Rounding: up to the asset's quantum. None where no amount does (the last tiers are cut whole).
     """
+    if not isinstance(tiers, ValueTiers):
+        wanted = tiers.worth(balance, price) + by
+        return _least(lambda amount: tiers.worth(balance + amount, price) >= wanted, quantum)
     gross = balance * price
     target = tiers.signed(gross) + by
     if target <= 0:
@@ -98,12 +114,16 @@ def amount_to_raise(tiers: ValueTiers, *, balance: Decimal, price: Decimal, by: 
     return needed
 
 
-def amount_to_release(tiers: ValueTiers, *, balance: Decimal, price: Decimal, by: Decimal,
+def amount_to_release(tiers: CollateralBlock, *, balance: Decimal, price: Decimal, by: Decimal,
                       quantum: Decimal) -> Decimal:
     """The most of a positive balance that can leave while margin equity falls by at most `by` (>= 0).
 
     Rounding: down to the asset's quantum. Never above the balance.
     """
+    if not isinstance(tiers, ValueTiers):
+        left = tiers.worth(balance, price) - by
+        over = _least(lambda amount: amount > balance or tiers.worth(balance - amount, price) < left, quantum)
+        return balance if over is None else max(ZERO, min(balance, over - quantum))
     gross = balance * price
     target = tiers.value(gross) - by
     if target <= 0:
@@ -115,3 +135,16 @@ def amount_to_release(tiers: ValueTiers, *, balance: Decimal, price: Decimal, by
             numerator = (gross - floor) * kept - (target - at_floor)
             return max(ZERO, min(balance, divide_down(numerator, kept * price, quantum)))
     return ZERO
+
+
+def _least(enough: Callable[[Decimal], bool], quantum: Decimal) -> Decimal | None:
+    """The least whole number of quanta that is enough, where more never is less so; None below 10^18."""
+    low, high = 0, 1
+    while not enough(high * quantum):
+        low, high = high, high * 2
+        if high * quantum > AMOUNT_LIMIT:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle * quantum) else (middle, high)
+    return high * quantum

@@ -2,131 +2,48 @@
 
 A pool is what is margined together: the cross pool, or one isolated position. Its margin equity (collateral after
 haircuts, less liabilities, plus unrealised PnL and accrued funding) is measured against its margins. Ratios are
-compared by cross-multiplication, never divided. This file never rounds a figure that a decision rests on, and
-holds no state.
+compared by cross-multiplication, never divided. This file rounds no figure that a decision rests on but what an
+inverse contract divides by its price, and holds no state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
-
-from ledger.amounts import FINEST, ONE, ZERO, Factor, WirePositive, divide_down
+from ledger.amounts import ONE, ZERO
 from ledger.risk.collateral import ValueTiers
-from ledger.risk.requirement import Brackets, with_leverage
+from ledger.risk.figures import PoolMargin, PositionMargin, PriceOf, Rules, Status, Thresholds
+from ledger.risk.holding import Holding
+from ledger.risk.open_orders import OpenOrder
+from ledger.risk.pool import evaluate_whole, measured
+from ledger.risk.requirement import Brackets, required, with_leverage
 
-Status = Literal["healthy", "warning", "margin-call", "liquidation", "bankrupt", "unpriced"]
-PriceOf = Callable[[str], Decimal | None]
-
-
-class Thresholds(BaseModel):
-    """The lines of the margin ratio: warning > call > liquidation, the level that cures, the line that stops.
-
-    Variant `ratio-lines:1`. The liquidation line itself is `below` (equality is healthy) or `at_or_below`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    variant: Literal["ratio-lines:1"]
-    warning: WirePositive
-    warning_hysteresis: Factor
-    call: WirePositive
-    cure: WirePositive
-    liquidation: WirePositive
-    liquidation_when: Literal["below", "at_or_below"]
-    stop: WirePositive
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Thresholds:
-        if not self.warning > self.call > self.liquidation:
-            raise PydanticCustomError("lines", "expected warning > call > liquidation", {})
-        if not (self.cure >= self.call and self.stop >= self.call):
-            raise PydanticCustomError("lines", "expected cure and stop not below the call line", {})
-        return self
-
-    @property
-    def warning_end(self) -> Decimal:
-        """The ratio above which a warning ends."""
-        return self.warning + self.warning_hysteresis
+# Named here by all who ask for margins.
+__all__ = [
+    "Holding", "MarginAccount", "MarginOrder", "MarginState", "PoolMargin", "PositionMargin", "PriceOf", "Rules",
+    "Status", "Thresholds", "above", "at_least", "below", "evaluate", "evaluate_pool", "liquidatable", "status"]
 
 
-class Rules(Protocol):
-    """What margin needs of a rulebook."""
-
-    @property
-    def thresholds(self) -> Thresholds: ...
-
-    def collateral(self, asset: str) -> ValueTiers:
-        """The haircuts of an asset."""
-
-    def requirement(self, instrument: str) -> Brackets:
-        """The margins of an instrument."""
-
-
-class Holding(NamedTuple):
-    """One position as margin sees it: signed size in contracts, cost and accrued funding in the settlement asset."""
-
-    instrument: str
-    margin_mode: str
-    position_side: str
-    size: Decimal
-    cost: Decimal
-    mark: Decimal
-    accrued: Decimal
-    contract_size: Decimal
-    settlement_asset: str
-    quantum: Decimal
-    leverage: Decimal | None
-
-
-class PositionMargin(NamedTuple):
-    """One position's share of the figures, in the valuation asset."""
-
-    holding: Holding
-    notional: Decimal
-    unrealised_pnl: Decimal
-    initial_margin: Decimal
-    maintenance_margin: Decimal
-
-
-class PoolMargin(NamedTuple):
-    """The figures of one pool, in the valuation asset; exact."""
-
-    account_equity: Decimal
-    margin_equity: Decimal
-    collateral_value: Decimal
-    liabilities: Decimal
-    unrealised_pnl: Decimal
-    accrued: Decimal
-    initial_margin: Decimal
-    maintenance_margin: Decimal
-    unpriced: tuple[str, ...]
-    positions: tuple[PositionMargin, ...]
-
-    @property
-    def ratio(self) -> Decimal | None:
-        """Margin equity / maintenance margin, down to 18 places, for display; None without maintenance margin."""
-        if not self.maintenance_margin:
-            return None
-        return divide_down(self.margin_equity, self.maintenance_margin, FINEST)
-
-
-def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], price_of: PriceOf,
-                  rules: Rules) -> PoolMargin:
+def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], price_of: PriceOf, rules: Rules, *,
+                  orders: Iterable[OpenOrder] = (), loans: Mapping[str, Decimal] | None = None) -> PoolMargin:
     """The margin of one pool.
 
     Formula:  account equity = balances + unrealised PnL + accrued funding at marks;
               margin equity  = the same with positive balances after haircuts;
-              margins        = sum over positions of their brackets at |size| x contract size x mark.
+              margins        = sum over positions of their brackets at |size| x contract size x mark, or
+                               |size| x contract size / mark of an inverse contract.
+              A rulebook with a pool rule puts them together otherwise (`ledger.risk.pool`), and only there open
+              orders reserve margin; loans told apart from balances likewise.
     Units:    valuation asset; `price_of(asset)` is what one unit is worth in it, None where unknown. An asset
               without price counts zero when held and makes the pool `unpriced` when owed or settled in.
-    Rounding: none (a chosen leverage rounds its initial margin up). Source: docs/margin.md.
+    Rounding: none but what a division needs: an inverse position's value at its mark (to 18 places, against the
+              account) and a chosen leverage's initial margin (to the quantum, up). Source: docs/margin.md.
     """
-    pnl = funding = initial = maintenance = ZERO
+    if rules.pool is not None or loans:
+        return evaluate_whole(balances, holdings, price_of, rules, orders=orders, loans=loans)
+    pnl = funding = initial = maintenance = fees = ZERO
     unpriced: list[str] = []
     positions = []
     for holding in holdings:
@@ -134,21 +51,31 @@ def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], 
         if price is None:
             unpriced.append(holding.settlement_asset)
             continue
-        value = holding.size * holding.contract_size * holding.mark
-        notional = abs(value)
+        if holding.contract_type == "inverse":
+            value, notional = measured(holding)
+        else:
+            value = holding.size * holding.contract_size * holding.mark
+            notional = abs(value)
         position_pnl = value - holding.cost
-        position_initial, position_maintenance = rules.requirement(holding.instrument).margins(notional)
-        if holding.leverage is not None:
-            position_initial = with_leverage(position_initial, notional, holding.leverage, holding.quantum)
+        requirement = rules.requirement(holding.instrument)
+        fee = ZERO
+        if type(requirement) is Brackets:
+            position_initial, position_maintenance = requirement.margins(notional)
+            if holding.leverage is not None:
+                position_initial = with_leverage(position_initial, notional, holding.leverage, holding.quantum)
+        else:
+            position_initial, position_maintenance, fee = required(requirement, holding, notional)
         accrued = holding.accrued
         if price != ONE:
             notional, position_pnl, accrued = notional * price, position_pnl * price, accrued * price
             position_initial, position_maintenance = position_initial * price, position_maintenance * price
+            fee *= price
         pnl += position_pnl
         funding += accrued
         initial += position_initial
         maintenance += position_maintenance
-        positions.append(PositionMargin(holding, notional, position_pnl, position_initial, position_maintenance))
+        fees += fee
+        positions.append(PositionMargin(holding, notional, position_pnl, position_initial, position_maintenance, fee))
     gross = collateral = liabilities = ZERO
     for asset, amount in balances.items():
         if not amount:
@@ -160,13 +87,22 @@ def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], 
             continue
         value = amount * price
         gross += value
-        if value > 0:
-            collateral += rules.collateral(asset).value(value)
+        block = rules.collateral(asset)
+        if type(block) is ValueTiers:
+            if value > 0:
+                collateral += block.value(value)
+            else:
+                liabilities -= value
+        elif value > 0:
+            collateral += block.worth(amount, price)
         else:
-            liabilities -= value
+            liabilities -= block.worth(amount, price)
+        if value < 0 and (borrow := rules.borrowing(asset)) is not None:
+            more = borrow.margins(-value)
+            initial, maintenance = initial + more[0], maintenance + more[1]
     rest = pnl + funding
     return PoolMargin(gross + rest, collateral - liabilities + rest, collateral, liabilities, pnl, funding,
-                      initial, maintenance, tuple(unpriced), tuple(positions))
+                      initial, maintenance, tuple(unpriced), tuple(positions), None, fees)
 
 
 def below(pool: PoolMargin, line: Decimal) -> bool:

@@ -1,12 +1,15 @@
-"""Which prices a market takes, and when a mark is too old to liquidate on.
+"""Which prices a market takes, what mark they make, and when a mark is too old to liquidate on.
 
-Variant `last:1`: the mark is the last accepted price. A price older than the last accepted of its source is
-`late`; one further from the mark than the maximum step is a `step`, unless the mark itself had grown stale by
-then, since a market that really moved while its feed was down must find back. This file keeps no state.
+Variant `last:1`: the mark is the last accepted price. Variant `median:1`: it is the median of the last prices of all
+sources that are fresh, the mean of the middle two where their number is even; of one source, its price. A price older
+than the last accepted of its source is `late`; one further from the mark than the maximum step is a `step`, unless
+the mark itself had grown stale by then, since a market that really moved while its feed was down must find back. This
+file keeps no state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Literal
 
@@ -20,7 +23,7 @@ class OracleRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    variant: Literal["last:1"]
+    variant: Literal["last:1", "median:1"]
     max_age_seconds: int = Field(strict=True, gt=0)
     max_step: WirePositive
 
@@ -40,3 +43,17 @@ def fault_of_price(rule: OracleRule, *, price: Decimal, time: int, last_time: in
         return "step", (f"expected a price within {plain(rule.max_step * 100)} % of the mark {plain(mark)}, "
                         f"came {plain(price)}")
     return None
+
+
+def mark_of(rule: OracleRule, prices: Iterable[tuple[int, Decimal]]) -> Decimal:
+    """The mark that the last (time, price) of each source make, the price just taken being the last of them.
+
+    Fresh are those within the rule's maximum age of the latest. Exact.
+    """
+    rows = list(prices)
+    if rule.variant == "last:1" or len(rows) == 1:
+        return rows[-1][1]
+    latest = max(time for time, _ in rows)
+    fresh = sorted(price for time, price in rows if not rule.is_stale(mark_time=time, now=latest))
+    middle = len(fresh) // 2
+    return fresh[middle] if len(fresh) % 2 else (fresh[middle - 1] + fresh[middle]) / 2

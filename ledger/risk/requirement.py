@@ -6,6 +6,7 @@ A block is data with a versioned variant (`brackets:1`). This file knows no acco
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import cached_property
 from typing import Literal
@@ -13,7 +14,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import ZERO, Factor, Fraction, divide_up
+from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, divide_up
+from ledger.risk.holding import ContractType, Holding, notional_of
+from ledger.risk.schedule import Required, Schedule, edges_of
 
 
 class Bracket(BaseModel):
@@ -73,11 +76,36 @@ class Brackets(BaseModel):
             previous = row
         return steps
 
+    def edges(self, holding: Holding) -> Iterable[Decimal]:
+        """The prices at which a bracket of a position begins, rounded down to 18 places."""
+        return edges_of(holding, self.floors)
+
     def margins(self, notional: Decimal) -> tuple[Decimal, Decimal]:
         """(initial, maintenance) margin of a notional >= 0 at the brackets' own rates; exact."""
         initial, initial_deduction, maintenance, maintenance_deduction = (
             self.steps[bisect_right(self.floors, notional) - 1])
         return notional * initial - initial_deduction, notional * maintenance - maintenance_deduction
+
+
+RequirementBlock = Brackets | Schedule
+
+
+def required(block: RequirementBlock, holding: Holding, notional: Decimal) -> Required:
+    """What a position requires under any block, its leverage counted; `notional` is its value at the mark."""
+    if isinstance(block, Brackets):
+        initial, maintenance = block.margins(notional)
+        return Required(with_leverage(initial, notional, holding.leverage, holding.quantum), maintenance)
+    return block.required(holding, notional)
+
+
+def rate_margin(*, size: Decimal, price: Decimal, rate: Decimal, leverage: Decimal, contract_size: Decimal = ONE,
+                contract_type: ContractType = "linear") -> Decimal:
+    """A margin that falls with the chosen leverage: value / leverage x rate; up to 18 places.
+
+    Source: nautilus_trader's leveraged margin model.
+    """
+    value = notional_of(size=size, contract_size=contract_size, price=price, contract_type=contract_type)
+    return divide_up(value * rate, leverage, FINEST)
 
 
 def with_leverage(initial: Decimal, notional: Decimal, leverage: Decimal | None, quantum: Decimal) -> Decimal:

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -33,6 +33,7 @@ from pydantic import BaseModel
 
 from infra.embedded import LedgerReader, in_memory, open_ledger
 from infra.replay import replay_ledger
+from infra.store.address import PostgresAddress
 from infra.store.commit import Commit, Head, InboxKey, SourcePosition, Store
 from infra.store.mapper import EventMapper
 from infra.store.sqlite import SQLiteRecorder, file_uri
@@ -57,20 +58,28 @@ from tests.property.records_strategy import (
 # --- the contract ------------------------------------------------------------------------------------------------
 
 
-def recorder(module: str, path: Path) -> Store:
+def recorder(module: str, **where: str) -> Store:
     """A store as the application would construct it."""
     factory = InfrastructureFactory.construct(Environment("ledger", {
-        "PERSISTENCE_MODULE": module, "SQLITE_DBNAME": file_uri(str(path)), "ORIGINATOR_ID_TYPE": "text"}))
+        "PERSISTENCE_MODULE": module, "ORIGINATOR_ID_TYPE": "text", **where}))
     found: Any = factory.process_recorder()
     return found  # type: ignore[no-any-return]
 
 
-STORES: Final = {"memory": "infra.store.memory:Factory", "SQLite": "infra.store.sqlite:Factory"}
+def on_postgres(request: pytest.FixtureRequest, _: Path) -> Store:
+    address: PostgresAddress = request.getfixturevalue("shard_address")
+    return recorder("infra.store.postgres:Factory", POSTGRES_DSN=address.dsn, POSTGRES_SCHEMA=address.shard)
+
+
+STORES: Final[dict[str, Callable[[pytest.FixtureRequest, Path], Store]]] = {
+    "memory": lambda _, __: recorder("infra.store.memory:Factory"),
+    "SQLite": lambda _, folder: recorder("infra.store.sqlite:Factory", SQLITE_DBNAME=file_uri(f"{folder}/ledger.db")),
+    "PostgreSQL": on_postgres}
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened = recorder(STORES[request.param], tmp_path / "ledger.db")
+    opened = STORES[request.param](request, tmp_path)
     yield opened
     opened.close()
 

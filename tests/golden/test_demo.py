@@ -109,7 +109,7 @@ def test_the_root_does_not_depend_on_batches_store_or_interruption(demo: Demo) -
         pass
 
     with LedgerReader(demo.ledger) as reader:
-        hashes = b"".join(row[0] for row in reader.connection.execute(
+        hashes = b"".join(row[0] for row in reader.connection.cursor().execute(
             "SELECT hashes FROM merkle_leaves ORDER BY first_position"))
     first = (hashes[at:at + 32] for at in range(0, 32 * shard.house.position, 32))
     assert root_of(first) == shard.root

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.embedded import in_memory, open_ledger
+from infra.embedded import in_memory, open_ledger, open_reader
 from infra.replay import replay_ledger
 from infra.shard import Outcome, Shard
 from infra.store.commit import InboxKey, SourcePosition
@@ -37,6 +37,7 @@ from tests.property.records_strategy import (
     play,
     streams,
 )
+from tests.shards import new_shard
 
 TIME: Final = "2019-09-24T18:00:00Z"
 
@@ -128,6 +129,31 @@ def test_restarts_leave_no_trace(store: str, stream: Stream, cuts: list[int], ba
                 list(shard.ingest(records[0 if from_start else start:end], batch_size=batch_size))
         with ledger() as shard:
             assert expected == written(shard)
+
+
+@settings(max_examples=12)
+@given(stream=streams(wild=None), cuts=st.lists(st.integers(5, 40), min_size=1, max_size=4),
+       batch_size=st.sampled_from([1, 7, 1000]), from_start=st.booleans())
+def test_a_server_leaves_no_trace_either(postgres: str, stream: Stream, cuts: list[int], batch_size: int,
+                                         from_start: bool) -> None:
+    """Batch sizes, restarts and repeats at once, since each example makes a shard on a real PostgreSQL."""
+    lines, outcomes, expected = undisturbed(stream)
+    records = delivered(lines)
+    with new_shard(postgres) as address:
+        end = 0
+        while end < len(records):
+            start, end = end, end + cuts[end % len(cuts)]
+            with open_ledger(address, venue=venue_of(stream)) as shard:
+                list(shard.ingest(records[0 if from_start else start:end], batch_size=batch_size))
+        with open_ledger(address, venue=venue_of(stream)) as shard:
+            require_duplicates(shard, records, outcomes, batch_size)
+            assert expected == written(shard)
+        with open_reader(address) as reader:
+            reader.read_models()
+        report = replay_ledger(address)
+
+    assert [] == report.differences
+    assert expected.root.hex() == report.root
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -150,7 +150,7 @@ def require_figures(book: Book, house: ClearingHouse) -> None:
                 f"{pool} of {state.account}: equity {equity}, exactly {margin.margin_equity}")
             assert abs(Decimal(maintenance) - margin.maintenance_margin) <= tolerance, (
                 f"{pool} of {state.account}: maintenance {maintenance}, exactly {margin.maintenance_margin}")
-    assert places == set(book._index)
+    assert places == book.places()
 
 
 def tolerance_of(house: ClearingHouse, state: AccountState, pool: str, margin: PoolMargin) -> Decimal:

@@ -110,6 +110,10 @@ class Table(NamedTuple):
     thresholds: Thresholds
     tiers: ValueTiers
     rows: Brackets
+    pool: None = None
+
+    def borrowing(self, asset: str) -> None:
+        return None
 
     def collateral(self, asset: str) -> ValueTiers:
         return self.tiers

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.deploy.broker import Broker, BrokerUnavailable
+from infra.deploy import broker
+from infra.deploy.broker import Broker, NoKafka
 
 
 @pytest.fixture(scope="session")
-def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def own_broker() -> Iterator[Broker]:
     """A node that the tests may kill, freeze and start again."""
     try:
-        with Broker(tmp_path_factory.mktemp("broker")) as broker:
-            yield broker
-    except BrokerUnavailable as fault:
+        with broker.own_broker() as node:
+            yield node
+    except NoKafka as fault:
         pytest.skip(f"NO BROKER, NOTHING OF KAFKA IS TESTED: {fault}")
 
 

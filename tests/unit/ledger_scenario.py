@@ -43,7 +43,7 @@ def rules(name: str = "desk", version: int = 1, **changes: Any) -> dict[str, Any
     content: dict[str, Any] = json.loads(HOUSE_RULEBOOK.read_text("utf-8"))
     content.update(name=name, version=version)
     for part, change in changes.items():
-        content[part] = {**content[part], **change} if isinstance(change, Mapping) else change
+        content[part] = {**content.get(part, {}), **change} if isinstance(change, Mapping) else change
     return content
 
 

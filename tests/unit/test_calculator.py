@@ -358,12 +358,22 @@ def test_a_position_may_stand_but_once() -> None:
 
 
 def test_what_cannot_be_calculated_is_refused_where_it_is_held() -> None:
-    inverse = {"instrument": "BTC-USD", "base": "BTC", "quote": "USD", "contract_type": "inverse", "lot_size": "0.3"}
+    inverse = {"instrument": "BTC-USD", "base": "BTC", "quote": "USD", "contract_type": "option", "lot_size": "0.3"}
 
-    assert ["instruments[0].contract_type: expected 'linear' in this version, came 'inverse'",
+    assert ["instruments[0].contract_type: expected 'linear' or 'inverse' in this version, came 'option'",
             "account.positions[0].signed_size: expected a multiple of the lot size 0.3, came 1"] == faults(
         question(long_btc(), instruments=[inverse]))
     assert asked(collateral={"USD": "1"}, instruments=[inverse])["status"] == "healthy"
+
+
+def test_an_inverse_contract_settles_in_its_base() -> None:
+    """10,000 contracts of 1 USD at 8,000 are 1.25 BTC; at 10,000 they have made 0.25 BTC, worth 2,500 USD."""
+    terms = {"instrument": "BTC-USD", "base": "BTC", "quote": "USD", "contract_type": "inverse"}
+    found = asked({"instrument": "BTC-USD", "signed_size": "10000", "entry_price": "8000"},
+                  collateral={"BTC": "0.5"}, marks={"BTC-USD": "10000"}, instruments=[terms])
+
+    assert ("2500", "7500", "1") == (found["unrealised_pnl"], found["account_equity"],
+                                     found["exposures"][0]["net_delta"])
 
 
 def test_all_faults_are_told_at_once() -> None:

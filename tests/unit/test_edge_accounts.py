@@ -351,12 +351,8 @@ def test_a_hundred_positions_are_one_pool() -> None:
 @pytest.mark.parametrize(("fields", "reason"), [
     pytest.param({"side": "buy"}, "wrong-side", id="no side given"),
     pytest.param({"side": "buy", "position_side": "net"}, "wrong-side", id="net"),
-    pytest.param({"side": "sell", "size": "20.001", "position_side": "long"}, "wrong-side",
-                 id="more of a long sold than there is"),
-    pytest.param({"side": "buy", "size": "5.001", "position_side": "short"}, "wrong-side",
-                 id="more of a short bought than there is"),
 ])
-def test_in_hedge_mode_no_position_turns_through_zero(fields: dict[str, Any], reason: str) -> None:
+def test_in_hedge_mode_a_fill_names_its_side(fields: dict[str, Any], reason: str) -> None:
     """Semantics 3: position side: `long` / `short` in hedge mode, which hold what they say."""
     s = crowded()
     before = s.stands()
@@ -365,6 +361,23 @@ def test_in_hedge_mode_no_position_turns_through_zero(fields: dict[str, Any], re
 
     assert ("rejected", reason, [RecordRejected]) == (outcome.kind, outcome.reason, s.kinds)
     assert before == s.stands()
+
+
+@pytest.mark.parametrize(("side", "size", "position_side", "left"), [
+    pytest.param("sell", "20.001", "long", "-0.001", id="more of a long sold than there is"),
+    pytest.param("buy", "5.001", "short", "0.001", id="more of a short bought than there is"),
+])
+def test_in_hedge_mode_a_fill_beyond_its_leg_is_posted_and_flagged(side: str, size: str, position_side: str,
+                                                                   left: str) -> None:
+    """Semantics 4: facts are never refused; only malformed records, unknown names and off-lot sizes are rejected."""
+    s = crowded()
+
+    outcome = s.fill("A", size=size, price="10000", margin_mode="cross", side=side, position_side=position_side)
+
+    event = s.last(FillPosted)
+    assert "applied" == outcome.kind
+    assert "leg-exceeded" in event.flags
+    assert Decimal(left) == event.position_size
 
 
 # --- called ------------------------------------------------------------------------------------------------------

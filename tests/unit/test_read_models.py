@@ -847,7 +847,8 @@ def test_an_imbalance_is_found_by_asset_and_amount() -> None:
     log.deposited("100.5")
     log.deposited("2", asset="BTC")
     connection = built(log)._connection
-    connection.execute("UPDATE view_trial_balance SET amount = '-100.25' WHERE owner = 'custody' AND asset = 'USD'")
+    connection.cursor().execute(
+        "UPDATE view_trial_balance SET amount = '-100.25' WHERE owner = 'custody' AND asset = 'USD'")
 
     assert [("USD", D("0.25"))] == imbalances(connection)
 
@@ -1127,7 +1128,7 @@ def test_read_models_work_on_connections_with_and_without_implicit_transactions(
 
 def test_records_are_found_by_source_and_id_through_an_index() -> None:
     models = built(busy_log())
-    plan = models._connection.execute(
+    plan = models._connection.cursor().execute(
         "EXPLAIN QUERY PLAN SELECT * FROM view_records WHERE source = 'file' AND record_id = 'r8'").fetchall()
 
     assert "view_records_by_source_record_id" in plan[0][3]

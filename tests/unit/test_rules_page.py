@@ -15,7 +15,8 @@ PAGE: Final = ROOT / "docs" / "rules.md"
 # `path::name`, as pytest takes it.
 _NAMED: Final = re.compile(r"`(tests/[a-z_/]+\.py)::(test_\w+)`")
 RULE_FILES: Final = [f"tests/unit/test_{name}.py" for name in (
-    "identity", "time_and_order", "account_figures", "calls", "liquidation", "edge_accounts")]
+    "identity", "time_and_order", "account_figures", "calls", "liquidation", "edge_accounts", "records_of_accounts",
+    "records_of_markets")]
 
 
 def named() -> list[tuple[str, str]]:

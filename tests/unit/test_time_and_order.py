@@ -174,7 +174,7 @@ def test_a_price_older_than_the_last_accepted_of_its_source_is_late() -> None:
         (outcome.kind, outcome.reason) for outcome in outcomes]
     # The mark is the last accepted price, and the market's time does not go back with the second source.
     market = s.house.markets["BTC-USD"]
-    assert (Decimal(10004), time_of("10:05:00")) == (market.mark, market.mark_time)
+    assert (Decimal("10003.5"), time_of("10:05:00")) == (market.mark, market.mark_time)
 
 
 def test_a_rejected_price_is_not_what_lateness_is_measured_by() -> None:

@@ -1,0 +1,160 @@
+"""Margins that grow with a position's share of its market's depth, and prices that move with its skew.
+
+Variants `skew-linear:1` (requirement), `size-discount:1` (collateral), `keeper-reward:1` (what a liquidation costs).
+The skew is the sum of all signed sizes; the skew scale is how deep a market is said to be. This file knows no
+accounts but the one it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, WirePositive, divide_down, divide_up, round_up
+
+
+class SkewMargins(BaseModel):
+    """Margins of a market.
+
+    Formula:  fraction = |size| / skew scale x slope + floor; initial = notional x fraction + least margin a position;
+              maintenance = notional x fraction x maintenance scalar + the same least margin.
+    Units:    notional and margins in the quote asset. Rounding: the margins up to 18 places.
+    Source:   Synthetix v3 perps, `PerpsMarketConfiguration.calculateRequiredMargins`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: Literal["skew-linear:1"]
+    skew_scale: WirePositive
+    slope: Factor
+    floor: Factor
+    maintenance_scalar: Fraction
+    least_margin: Factor = ZERO
+
+    def _scaled_fraction(self, size: Decimal) -> Decimal:
+        # Fraction times skew scale, so that no division rounds before the last.
+        return abs(size) * self.slope + self.floor * self.skew_scale
+
+    def initial(self, size: Decimal, price: Decimal) -> Decimal:
+        """Initial margin of a signed size."""
+        return divide_up(abs(size) * price * self._scaled_fraction(size), self.skew_scale, FINEST) + self.least_margin
+
+    def maintenance(self, size: Decimal, price: Decimal) -> Decimal:
+        """Maintenance margin of a signed size."""
+        scaled = abs(size) * price * self._scaled_fraction(size) * self.maintenance_scalar
+        return divide_up(scaled, self.skew_scale, FINEST) + self.least_margin
+
+
+class SizeDiscount(BaseModel):
+    """A haircut that grows with the amount of an asset, in line with how deep its market is.
+
+    Formula:  value = amount x price x (1 - clamp(amount / skew scale x scalar, lower, upper)).
+    Rounding: the haircut up, the value down, to 18 places. Source: Synthetix v3, collateral discount.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: Literal["size-discount:1"]
+    skew_scale: WirePositive
+    scalar: Factor
+    lower: Fraction
+    upper: Fraction
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SizeDiscount:
+        if self.lower > self.upper:
+            raise PydanticCustomError("discount", "expected a lower bound not above the upper, came {low} above {high}",
+                                      {"low": str(self.lower), "high": str(self.upper)})
+        return self
+
+    def haircut(self, amount: Decimal) -> Decimal:
+        """The fraction of value that does not count, for an amount >= 0."""
+        return min(max(divide_up(amount * self.scalar, self.skew_scale, FINEST), self.lower), self.upper)
+
+    def value(self, amount: Decimal, price: Decimal) -> Decimal:
+        """What an amount >= 0 is worth as collateral; withdrawals value it without a haircut."""
+        return divide_down(amount * price * (ONE - self.haircut(amount)), ONE, FINEST)
+
+
+class KeeperReward(BaseModel):
+    """What whoever liquidates is paid, reserved beside the margins.
+
+    Formula:  min(max(notional x ratio, least), most, collateral x scaling).
+    Rounding: up to 18 places. Source: Synthetix v3, `getPossibleLiquidationReward`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: Literal["keeper-reward:1"]
+    ratio: Factor
+    least: Factor
+    most: Factor
+    collateral_scaling: Factor
+
+    def reward(self, notional: Decimal, collateral: Decimal) -> Decimal:
+        """The reward reserved for positions worth `notional`, backed by `collateral`."""
+        wanted = max(round_up(notional * self.ratio, FINEST), self.least)
+        return min(wanted, self.most, round_up(collateral * self.collateral_scaling, FINEST))
+
+
+def fill_price(oracle: Decimal, *, size: Decimal, skew: Decimal, skew_scale: Decimal) -> Decimal:
+    """The price of a fill: the mean of the prices before and after it moves the skew.
+
+    Formula:  oracle x (1 + (skew + size / 2) / skew scale).
+    Rounding: against the trader, a purchase up and a sale down, to 18 places.
+    """
+    numerator, denominator = oracle * (2 * skew_scale + 2 * skew + size), 2 * skew_scale
+    return (divide_up if size > 0 else divide_down)(numerator, denominator, FINEST)
+
+
+class SkewPosition(NamedTuple):
+    """A signed size with its entry and present price and the margins of its market."""
+
+    market: str
+    size: Decimal
+    entry_price: Decimal
+    price: Decimal
+    margins: SkewMargins
+
+
+class SkewFigures(NamedTuple):
+    """The figures of an account; `reward` is what liquidating it would cost."""
+
+    pnl: dict[str, Decimal]
+    available: Decimal
+    notional: Decimal
+    initial: Decimal
+    maintenance: Decimal
+    reward: Decimal
+
+    @property
+    def liquidatable(self) -> bool:
+        """Whether maintenance margin with the reward exceeds what is available; equality is healthy."""
+        return self.maintenance + self.reward > self.available
+
+    @property
+    def required(self) -> Decimal:
+        """What must be available to take risk: initial margin with the reward."""
+        return self.initial + self.reward
+
+    @property
+    def withdrawable(self) -> Decimal:
+        """What may leave: available less what is required; negative where something is missing."""
+        return self.available - self.required
+
+
+def skew_figures(collateral: Decimal, debt: Decimal, positions: Iterable[SkewPosition],
+                 reward: Decimal = ZERO) -> SkewFigures:
+    """Available margin and requirements of an account whose collateral is valued already; profit counts in full."""
+    pnl: dict[str, Decimal] = {}
+    notional = initial = maintenance = ZERO
+    for row in positions:
+        pnl[row.market] = pnl.get(row.market, ZERO) + row.size * (row.price - row.entry_price)
+        notional += abs(row.size) * row.price
+        initial += row.margins.initial(row.size, row.price)
+        maintenance += row.margins.maintenance(row.size, row.price)
+    return SkewFigures(pnl, collateral + sum(pnl.values(), ZERO) - debt, notional, initial, maintenance, reward)
