@@ -39,6 +39,7 @@ from infra.cli_console import (
     stdout_console,
 )
 from infra.cli_ingest import ingest
+from infra.cli_topics import topics
 from infra.embedded import LedgerReader
 from infra.store.address import SCHEMES
 from ledger.errors import LedgerLocked, LedgerUnreadable
@@ -120,6 +121,7 @@ for _report in (cli_reports.events, cli_reports.account, cli_reports.accounts, c
                 cli_reports.statement, cli_reports.journal, cli_reports.markets, cli_reports.funds,
                 cli_reports.record, cli_shards.shards, cli_shards.reconcile):
     app.command()(_report)
+app.add_typer(topics, name="topics")
 
 
 # --- margin ------------------------------------------------------------------------------------------------------

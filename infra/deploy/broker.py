@@ -206,7 +206,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     print(f"fetching Apache Kafka {VERSION} where it is not there yet, and starting a node ...", flush=True)
     with own_broker() as broker:
-        print(f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}\nstop it with Ctrl-C; what it holds goes with it", flush=True)
+        print(f"KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}\nstop it with Ctrl-C; what it holds goes with it",
+              flush=True)
         while not stopped:
             time.sleep(0.2)
 

@@ -156,7 +156,7 @@ def position_of(ledger: Path, topic: str, **fields: str) -> int:
 # --- help --------------------------------------------------------------------------------------------------------
 
 COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "statement", "journal", "markets",
-                   "funds", "record", "margin", "replay", "shards", "reconcile")
+                   "funds", "record", "margin", "replay", "shards", "reconcile", "topics")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
