@@ -114,6 +114,8 @@ class LedgerReader:
 
     ROWS = ("SELECT rowid, originator_id, originator_version, topic, CAST(state AS BLOB) FROM stored_events "
             "WHERE rowid > ? ORDER BY rowid LIMIT ?")
+    STREAM = ("SELECT rowid, originator_id, originator_version, topic, CAST(state AS BLOB) FROM stored_events "
+              "WHERE originator_id = ? AND rowid <= ? ORDER BY originator_version")
     END = "SELECT COALESCE(MAX(rowid), 0) FROM stored_events"
     TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
     SNAPSHOT = "BEGIN"
@@ -153,6 +155,11 @@ class LedgerReader:
                 yield recorded
             after = page[-1].position
 
+    def stream(self, name: str, until: int) -> list[Recorded]:
+        """The events of one stream up to a log position."""
+        return [Recorded(position, stream, version, decode(topic, state))
+                for position, stream, version, topic, state in self.ask(self.STREAM, (name, until))]
+
     def owner(self) -> str | None:
         """Who writes the ledger now; None where nobody does."""
         with suppress(FileNotFoundError), Path(f"{self.path}.lock").open() as lock:
@@ -173,6 +180,10 @@ class LedgerReader:
     def ask(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         """The rows that a statement selects, of tables that are named alike in every store."""
         return self.connection.cursor().execute(statement, values).fetchall()
+
+    def ask_nothing(self, statement: str, values: Sequence[object] = ()) -> None:
+        """Run a statement that selects nothing."""
+        self.connection.cursor().execute(statement, values)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

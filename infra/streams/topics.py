@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, NamedTuple
 from infra.streams.cluster import Cluster, ClusterFault, TopicFacts, facts_of
 
 DAY_MS: Final = 24 * 3_600_000
-FOREVER: Final = "-1"
 
 Direction = Literal["in", "out"]
 
@@ -23,29 +22,29 @@ class Topic(NamedTuple):
     name: str
     direction: Direction
     per_shard: bool
-    configs: Mapping[str, str]
+    configs: tuple[tuple[str, str], ...]
     holds: str
 
 
+_KEPT: Final = (("cleanup.policy", "delete"), ("retention.ms", "-1"))
+_WEEK: Final = (("cleanup.policy", "delete"), ("retention.ms", str(7 * DAY_MS)))
+_MONTH: Final = (("cleanup.policy", "delete"), ("retention.ms", str(30 * DAY_MS)))
+
 # Accounts and control are what a ledger is derived from anew, so they are kept for ever. Prices are not compacted:
 # shards read at their own pace, and must all see the same marks.
-ACCOUNTS: Final = Topic("accounts.v1", "in", True, {"cleanup.policy": "delete", "retention.ms": FOREVER},
+ACCOUNTS: Final = Topic("accounts.v1", "in", True, _KEPT,
                         "accounts, deposits, withdrawals, fills, orders (key: account)")
-PRICES: Final = Topic("prices.v1", "in", False, {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS)},
-                      "prices, funding, settlements (key: instrument)")
-CONTROL: Final = Topic("control.v1", "in", False, {"cleanup.policy": "delete", "retention.ms": FOREVER},
-                       "rulebooks, assets, instruments, rates, funds, halts, clocks")
-MARGIN_CALLS: Final = Topic("margin-calls.v1", "out", True, {"cleanup.policy": "delete",
-                                                             "retention.ms": str(30 * DAY_MS)},
+PRICES: Final = Topic("prices.v1", "in", False, _WEEK, "prices, funding, settlements (key: instrument)")
+CONTROL: Final = Topic("control.v1", "in", False, _KEPT, "rulebooks, assets, instruments, rates, funds, halts, clocks")
+MARGIN_CALLS: Final = Topic("margin-calls.v1", "out", True, _MONTH,
                             "warnings, margin calls and how they ended (key: account)")
-LIQUIDATIONS: Final = Topic("liquidations.v1", "out", True, {"cleanup.policy": "delete",
-                                                             "retention.ms": str(30 * DAY_MS)},
+LIQUIDATIONS: Final = Topic("liquidations.v1", "out", True, _MONTH,
                             "liquidations and their orders (key: account)")
-ACCOUNT_STATE: Final = Topic("account-state.v1", "out", True, {"cleanup.policy": "compact"},
+ACCOUNT_STATE: Final = Topic("account-state.v1", "out", True, (("cleanup.policy", "compact"),),
                              "each account's balances, positions and status (key: account)")
-OUTCOMES: Final = Topic("outcomes.v1", "out", True, {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)},
+OUTCOMES: Final = Topic("outcomes.v1", "out", True, _MONTH,
                         "answers to withdrawals and transfers, and every refusal (key: account)")
-REJECTIONS: Final = Topic("rejections.v1", "out", True, {"cleanup.policy": "delete", "retention.ms": FOREVER},
+REJECTIONS: Final = Topic("rejections.v1", "out", True, _KEPT,
                           "records that could not be applied: the dead letters (key: source)")
 
 TOPICS: Final = (ACCOUNTS, PRICES, CONTROL, MARGIN_CALLS, LIQUIDATIONS, ACCOUNT_STATE, OUTCOMES, REJECTIONS)
@@ -104,7 +103,7 @@ def _described(admin: Any, cluster: Cluster) -> dict[str, tuple[TopicFacts, Mapp
     facts = facts_of(admin, [full_name(cluster, topic) for topic in TOPICS])
     if not facts:
         return {}
-    wanted = sorted({setting for topic in TOPICS for setting in topic.configs})
+    wanted = sorted({setting for topic in TOPICS for setting, _ in topic.configs})
     configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in facts],
                                      config_filter="all")["topic"]
     return {name: (row, {setting: entry["value"] for setting, entry in configs[name].items()})
@@ -121,7 +120,7 @@ def _states(found: Mapping[str, tuple[TopicFacts, Mapping[str, str]]], cluster: 
             continue
         facts, configs = found[name]
         differences = [f"{setting}: expected {value}, is {configs.get(setting)}"
-                       for setting, value in topic.configs.items() if configs.get(setting) != value]
+                       for setting, value in topic.configs if configs.get(setting) != value]
         wanted = shards if topic.per_shard else None
         if wanted is not None and facts.partitions != wanted:
             differences.append(f"partitions: expected {wanted}, has {facts.partitions}")

@@ -807,6 +807,7 @@ def test_the_version_is_told() -> None:
 
 def test_commands_are_registered_once() -> None:
     names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    names += [group.name or "" for group in app.registered_groups]
 
     assert sorted(COMMANDS) == sorted(names)
     assert isinstance(app, typer.Typer)
