@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from infra import cli_reports, cli_shards
+from infra import cli_reports, cli_shards, cli_streams
 from infra.cli_console import (
     MISMATCH,
     AsJson,
@@ -119,7 +119,7 @@ def _discard(ledger: Path) -> None:
 app.command()(ingest)
 for _report in (cli_reports.events, cli_reports.account, cli_reports.accounts, cli_reports.calls,
                 cli_reports.statement, cli_reports.journal, cli_reports.markets, cli_reports.funds,
-                cli_reports.record, cli_shards.shards, cli_shards.reconcile):
+                cli_reports.record, cli_shards.shards, cli_shards.reconcile, cli_streams.worker, cli_streams.relay):
     app.command()(_report)
 app.add_typer(topics, name="topics")
 

@@ -46,16 +46,17 @@ def in_memory(*, venue: SimulatedVenue | None = None) -> Shard:
 
 @contextmanager
 def open_ledger(ledger: str | Path | PostgresAddress, *, venue: SimulatedVenue | None = None,
-                progress: Callable[[int], None] | None = None) -> Iterator[Shard]:
+                progress: Callable[[int], None] | None = None, takes_over: bool = False) -> Iterator[Shard]:
     """The writer over a ledger file or a shard of a server, made where there is none.
 
-    LedgerLocked names the writer that holds it; LedgerUnreadable says what of the ledger cannot be read.
+    LedgerLocked names the writer that holds it; LedgerUnreadable says what of the ledger cannot be read. `takes_over`
+    ends the writing of whoever holds a server's shard; a file's lock is the kernel's, and ends with its process.
     """
     path = ledger_address(ledger)
     if isinstance(path, PostgresAddress):
         from infra.served import open_shard
 
-        with open_shard(path, venue=venue, progress=progress) as shard:
+        with open_shard(path, venue=venue, progress=progress, takes_over=takes_over) as shard:
             yield shard
         return
     if not path.parent.is_dir():

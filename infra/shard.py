@@ -139,6 +139,26 @@ class Shard:
         """The Merkle root over all committed events."""
         return self.frontier.root()
 
+    def next_offsets(self) -> dict[tuple[str, int], int]:
+        """Where each source's partition goes on, as committed."""
+        return {place: position.next_offset for place, position in self._positions.items()}
+
+    def claim(self, starts: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        """Take over partitions of sources, (source, partition) -> where one begins that was never read.
+
+        Each epoch grows by one in the store, so that whoever held a partition before can commit no more of it.
+        Returns the offsets to go on from. IntegrityError: another writer holds the log.
+        """
+        moves: list[tuple[SourcePosition | None, SourcePosition]] = []
+        for place, start in starts.items():
+            before = self._positions.get(place)
+            moves.append((before, SourcePosition(*place, start, 1) if before is None
+                          else before._replace(epoch=before.epoch + 1)))
+        head = Head(self.house.position, self.house.log_time, self.frontier.to_bytes(), self.frontier.root())
+        self.store.insert_events([], commit=Commit(self.house.position, head, b"", [], moves))
+        self._positions.update({(after.source, after.partition): after for _, after in moves})
+        return {place: self._positions[place].next_offset for place in starts}
+
     # --- batches -------------------------------------------------------------------------------------------------
 
     def ingest(self, records: Iterable[Delivered], *, batch_size: int = 1_000) -> Iterator[Outcome]:

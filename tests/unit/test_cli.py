@@ -156,7 +156,7 @@ def position_of(ledger: Path, topic: str, **fields: str) -> int:
 # --- help --------------------------------------------------------------------------------------------------------
 
 COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "statement", "journal", "markets",
-                   "funds", "record", "margin", "replay", "shards", "reconcile", "topics")
+                   "funds", "record", "margin", "replay", "shards", "reconcile", "topics", "worker", "relay")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
