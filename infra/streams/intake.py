@@ -138,10 +138,12 @@ class Worker:
 
     def _guarded(self, lane: Lane, work: Callable[[Lane], None]) -> None:
         """Run something on a lane; where its store fails, close it and try again later from what was committed."""
-        from kafka.errors import KafkaError
+        from kafka.errors import KafkaError, LogTruncationError
 
         try:
             work(lane)
+        except LogTruncationError as fault:
+            raise IntakeStopped(_truncated(fault)) from None
         except (PersistenceError, LedgerLocked, sqlite3.Error, KafkaError, OSError) as fault:
             _, wait = self._retry.get(lane.number, (0.0, RETRY_SECONDS / 2))
             wait = min(2 * wait, RETRY_SECONDS_MAX)
@@ -178,6 +180,8 @@ class Worker:
             max_poll_interval_ms=POLL_INTERVAL_SECONDS_MAX * 1_000,
             partition_assignment_strategy=(CooperativeStickyAssignor,))
 
+        # Asked for first: a member that joins before it knows the topic is given nothing, and may stay so for minutes.
+        self._members.partitions_for_topic(self._accounts)
         self._members.subscribe([self._accounts], listener=_listener(self._on_assigned, self._on_revoked))
         threading.Thread(target=self._watch_topics, name="topics", daemon=True).start()
 
@@ -264,7 +268,8 @@ class Worker:
             wanted = lane.arrivals.ends[place]
             others = [other for other in self.lanes.values() if other.is_open and other is not lane]
             # Shards that are further pass over what they have seen.
-            if not others or self._reader.position(found) > wanted:
+            position = _position(self._reader, found)
+            if not others or position is None or position > wanted:
                 self._reader.seek(found, wanted)
             self._reader.resume(found)
         log.info("shard %d: log position %d, accounts from offset %d", lane.number, lane.shard.house.position,
@@ -273,12 +278,14 @@ class Worker:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def _poll(self, consumer: Any, wait_ms: int) -> int:
-        from kafka.errors import KafkaError, OffsetOutOfRangeError
+        from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 
         try:
             polled = consumer.poll(timeout_ms=wait_ms)
         except OffsetOutOfRangeError as fault:
             raise IntakeStopped(self._out_of_range(consumer, fault)) from None
+        except LogTruncationError as fault:
+            raise IntakeStopped(_truncated(fault)) from None
         except KafkaError as fault:
             if not getattr(fault, "retriable", False):
                 raise IntakeStopped(f"the Kafka cluster at {self.cluster.bootstrap} refused: {fault!r}") from fault
@@ -322,8 +329,8 @@ class Worker:
         consumer, found = self._consumer_of(place), TopicPartition(*place)
         if found not in consumer.assignment():
             return False
-        end = consumer.highwater(found)
-        return end is None or consumer.position(found) < end
+        end, position = consumer.highwater(found), _position(consumer, found)
+        return end is None or position is None or position < end
 
     def _consumer_of(self, place: Place) -> Any:
         return self._members if place.topic == self._accounts else self._reader
@@ -416,10 +423,22 @@ class Worker:
         from kafka import TopicPartition
 
         consumer, found = self._consumer_of(place), TopicPartition(*place)
-        return found in consumer.assignment() and consumer.position(found) >= end
+        position = _position(consumer, found) if found in consumer.assignment() else None
+        return position is not None and position >= end
 
     def _clock(self, lane: Lane) -> None:
         lane.move_clock(self._now)
+
+
+def _truncated(fault: Exception) -> str:
+    return (f"the cluster lost records that were read already: {fault}. Either it was made anew, or a broker that had "
+            "not all of it became its leader; see docs/streaming.md, section 'A gap in the input'")
+
+
+def _position(consumer: Any, place: Any) -> int | None:
+    """What a partition goes on from. Asked without a limit, the client waits for ever where there is nothing."""
+    position: int | None = consumer.position(place, timeout_ms=1)
+    return position
 
 
 def _listener(assigned: Callable[[Iterable[Any]], None], revoked: Callable[[Iterable[Any]], None]) -> Any:

@@ -16,8 +16,8 @@ def create_topic(bootstrap: str, name: str, partitions: int) -> None:
     admin.close()
 
 
-def send(bootstrap: str, topic: str, values: Iterable[bytes], *, key: bytes | None = None, partition: int | None = None,
-         headers: list[tuple[str, bytes]] | None = None) -> None:
+def send(bootstrap: str, topic: str, values: Iterable[bytes | None], *, key: bytes | None = None,
+         partition: int | None = None, headers: list[tuple[str, bytes]] | None = None) -> None:
     """Send values and wait until they are acknowledged."""
     producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=5)
     for value in values:

@@ -10,22 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from infra.embedded import LedgerReader, open_ledger
 from infra.streams.cluster import Cluster
-from infra.streams.messages import Message, Origin, messages_of
 from infra.streams.outflow import Relay, RelayFault
 from infra.streams.records import read_lines
-from infra.streams.topics import TOPICS, Topic, ensure_topics, full_name
+from infra.streams.topics import ACCOUNT_STATE, TOPICS, ensure_topics
 from infra.venue import SimulatedVenue
-from ledger.account import AccountState, evolve
 from ledger.amounts import exact, plain
 from ledger.clearing_house import ClearingHouse
 from tests.chaos.test_kill import mixed_records
-from tests.streams.clients import read_all
+from tests.streams.service import assert_all_told_once, expected, published
 
 SEED: Final = 20190925
 RECORDS: Final = 1_200
@@ -70,33 +68,6 @@ def ingest(path: Path, records: Path, until: int | None = None) -> None:
                 break
 
 
-def expected(path: Path, cluster: Cluster) -> dict[Topic, list[Message]]:
-    """What the log says, derived without a relay."""
-    found: dict[Topic, list[Message]] = {topic: [] for topic in TOPICS}
-    origin, states = Origin(0, f"{cluster.prefix}accounts.v1"), dict[str, AccountState | None]()
-    with LedgerReader(path) as reader, exact():
-        for recorded in reader.log():
-            kind, _, name = recorded.originator_id.partition(":")
-            before = after = None
-            if kind == "account":
-                before = states.get(name)
-                after = states[name] = evolve(before, recorded.event)
-            for message in messages_of(origin, recorded, before, after):
-                found[message.topic].append(message)
-    return found
-
-
-def published(cluster: Cluster, topic: Topic, isolation: str = "read_committed") -> list[Any]:
-    return read_all(cluster.bootstrap, full_name(cluster, topic), isolation=isolation)
-
-
-def assert_all_told_once(path: Path, cluster: Cluster) -> None:
-    for topic, messages in expected(path, cluster).items():
-        came = published(cluster, topic)
-        assert [(message.key.encode(), message.value, message.headers) for message in messages] == [
-            (record.key, record.value, tuple(record.headers)) for record in came], topic.name
-
-
 def relay_to_the_end(path: Path, cluster: Cluster) -> Relay:
     with LedgerReader(path) as reader:
         relay = Relay(cluster, reader, 0)
@@ -125,7 +96,7 @@ def test_what_the_log_says_is_told_once_and_in_order(copy: Path, cluster: Cluste
 def test_the_state_told_last_is_the_account_as_the_ledger_has_it(copy: Path, cluster: Cluster) -> None:
     relay_to_the_end(copy, cluster)
     last = {record.key.decode(): json.loads(record.value)
-            for record in published(cluster, next(topic for topic in TOPICS if topic.name == "account-state.v1"))}
+            for record in published(cluster, ACCOUNT_STATE)}
 
     house = ClearingHouse()
     with LedgerReader(copy) as reader, exact():
