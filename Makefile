@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench docs kafka postgres clean
+.PHONY: help setup demo test check check-lint check-types check-unit bench docs kafka postgres clean
 
 # The interpreters to try, first fit wins; `make setup PYTHON=...` names one.
 PYTHON ?=
@@ -38,19 +38,29 @@ demo: $(INSTALLED) ## run a whole ledger in one process on real prices
 	$(BIN)/clearing demo --fresh
 
 test: $(INSTALLED) ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(INSTALLED) ## lint, types, import rules and unit tests, in under 30 seconds
+	@$(MAKE) --no-print-directory -j2 -O check-types check-unit check-lint
+
+check-lint check-types check-unit: $(INSTALLED)
+
+check-lint:
 	$(BIN)/ruff check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit -q
+
+check-types:
+	$(BIN)/mypy
+
+check-unit:
+	$(BIN)/python -m pytest tests/unit -q -n auto --dist loadfile
 
 bench: $(INSTALLED) ## measure, beside peers and bounds
 	$(BIN)/python -m tests.benchmarks
 
-docs: $(INSTALLED) ## write the generated pages anew: docs/events.md, docs/events.json
+docs: $(INSTALLED) ## write the generated pages anew: docs/events.md, docs/events.json, docs/asyncapi.json
 	$(BIN)/python -m infra.reference
+	$(BIN)/python -m infra.streams.asyncapi
 
 kafka: $(INSTALLED) ## run an Apache Kafka broker of this project's own until interrupted; its data go with it
 	$(BIN)/python -m infra.deploy.broker

@@ -17,9 +17,11 @@ from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import from_json
 
 from infra.explanation import explain
+from infra.input_fault import InputFault, input_faults
+from infra.order_input import OrderInput, open_orders
 from infra.streams.records import shown
 from ledger.amounts import (
     ONE,
@@ -37,7 +39,8 @@ from ledger.amounts import (
 from ledger.commands import Id, MarginMode, PositionSide
 from ledger.postings import CROSS, pool_name
 from ledger.risk.holding import Holding, cost_of
-from ledger.risk.margin import PoolMargin, Status, evaluate
+from ledger.risk.margin import PoolMargin, Status, worst_status
+from ledger.risk.open_orders import OpenOrder
 from ledger.risk.requirement import with_leverage
 from ledger.rulebook import Rulebook, shipped
 from projections.figures import (
@@ -59,16 +62,6 @@ FAULTS_MAX: Final = 20
 QUANTUM: Final = Decimal("0.00000001")
 
 _BASE_QUOTE: Final = re.compile(r"([^\s-]+)-([^\s-]+)").fullmatch
-
-
-class InputFault(NamedTuple):
-    """One field at fault: its JSON path (empty for the whole), and what was expected and what came."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class BadInput(Exception):
@@ -117,7 +110,7 @@ class AccountInput(_Input):
 
     collateral: dict[Id, WireAmount]
     positions: list[PositionInput] = Field(max_length=POSITIONS_MAX)
-    orders: list[dict[str, JsonValue]] = []
+    orders: list[OrderInput] = Field(default=[], max_length=POSITIONS_MAX)
 
 
 class MarginInput(_Input):
@@ -225,7 +218,7 @@ def read_question(raw: bytes) -> MarginInput:
     try:
         return MarginInput.model_validate(document)
     except ValidationError as invalid:
-        raise BadInput(_faults(invalid)) from None
+        raise BadInput(input_faults(invalid)[:FAULTS_MAX]) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -243,56 +236,12 @@ def _rulebook(question: MarginInput) -> Rulebook:
         try:
             return Rulebook.model_validate_json(json.dumps(wanted))
         except ValidationError as invalid:
-            raise BadInput(_faults(invalid, "rulebook")) from None
+            raise BadInput(input_faults(invalid, "rulebook")[:FAULTS_MAX]) from None
     found = shipped(wanted) if isinstance(wanted, str) else None
     if found is None:
         raise BadInput([InputFault("rulebook", "expected the name of a shipped rulebook such as 'house', or a whole "
                                                f"rulebook, came {shown(wanted)}")])
     return found
-
-
-# --- faults in words ---------------------------------------------------------------------------------------------
-
-_EXPECTED: Final = {
-    "missing": "a value", "string_type": "a string", "int_type": "a whole number", "bool_type": "true or false",
-    "dict_type": "an object", "model_type": "an object", "model_attributes_type": "an object", "list_type": "a list",
-    "string_pattern_mismatch": "1 to 200 characters other than control characters"}
-
-
-def _faults(invalid: ValidationError, *above: str) -> list[InputFault]:
-    return [InputFault(_path((*above, *error["loc"])), _sentence(error))
-            for error in invalid.errors(include_url=False)[:FAULTS_MAX]]
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part != "[key]":  # pydantic's mark for a fault of a key itself
-            path += f".{part}" if path else part
-    return path
-
-
-def _sentence(error: ErrorDetails) -> str:
-    """What was expected and what came; our own models say it themselves."""
-    if error["msg"].startswith("expected "):
-        return error["msg"]
-    came = "nothing" if error["type"] == "missing" else shown(error["input"])
-    return f"expected {_expectation(error)}, came {came}"
-
-
-def _expectation(error: ErrorDetails) -> str:
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "literal_error":
-            return str(context["expected"])
-        case "too_long":
-            return f"at most {context['max_length']} items"
-        case "extra_forbidden":
-            return "no such field"
-        case kind:
-            return _EXPECTED.get(kind) or f"what the contract says ({error['msg']})"
 
 
 # --- the portfolio -----------------------------------------------------------------------------------------------
@@ -320,15 +269,33 @@ class _Portfolio:
         faults = list(self._described())
         for index, position in enumerate(question.account.positions):
             faults.extend(self._take(f"account.positions[{index}]", position))
+        self.orders: list[OpenOrder] = []
+        faults.extend(self._ordered())
         if faults:
             raise BadInput(list(dict.fromkeys(faults))[:FAULTS_MAX])
-        if question.account.orders:
+        if question.account.orders and (rules.pool is None or rules.pool.orders is None):
             self.notes.append(f"Open orders reserve no margin under rulebook {rules.name} {rules.version}.")
 
     def pools(self) -> Iterator[tuple[str, Mapping[str, Decimal], Sequence[Holding]]]:
         """(name, balances, holdings) of every pool, cross first."""
         for name, (balances, holdings) in self._pools.items():
             yield name, balances, holdings
+
+    def _terms_of(self, name: str) -> _Terms | None:
+        """An instrument's terms: as described, else guessed from a name BASE-QUOTE."""
+        if name not in self.terms and (match := _BASE_QUOTE(name)) is not None:
+            self.terms[name] = _Terms(match[2], match[1], ONE, "linear")
+        return self.terms.get(name)
+
+    def _ordered(self) -> Iterator[InputFault]:
+        """Take the open orders, or say why they cannot be."""
+        account = self.question.account
+        leverages = {row.instrument: row.leverage for row in account.positions}
+        for row in open_orders(account.orders, self._terms_of, self.question.marks, leverages, QUANTUM):
+            if isinstance(row, OpenOrder):
+                self.orders.append(row)
+            else:
+                yield InputFault(*row)
 
     def _path_of(self, asset: str) -> Sequence[str] | None:
         if asset == self.rules.valuation_asset:
@@ -354,13 +321,9 @@ class _Portfolio:
         """Put a position into its pool, or say why it cannot be."""
         faults = list(_unsound(path, position, self.question.instruments))
         name = position.instrument
-        if name not in self.terms:
-            match = _BASE_QUOTE(name)
-            if match is None:
-                faults.append(InputFault(f"{path}.instrument", "expected an instrument of `instruments`, or a linear "
-                                                               f"BASE-QUOTE, came {shown(name)}"))
-            else:
-                self.terms[name] = _Terms(match[2], match[1], ONE, "linear")
+        if self._terms_of(name) is None:
+            faults.append(InputFault(f"{path}.instrument", "expected an instrument of `instruments`, or a linear "
+                                                           f"BASE-QUOTE, came {shown(name)}"))
         mark = self.question.marks.get(name)
         if mark is None:
             faults.append(InputFault(f"marks.{name}", f"expected the mark of {name}, which is held, came nothing"))
@@ -425,8 +388,9 @@ def _ignored(question: MarginInput) -> Iterator[str]:
 
 def _answer(portfolio: _Portfolio) -> MarginAnswer:
     rules, valuation = portfolio.rules, portfolio.valuation
-    pools = [pool_figures(name, balances, holdings, valuation, rules) for name, balances, holdings in portfolio.pools()]
-    overall = evaluate(portfolio, valuation.price_of, rules).status
+    pools = [pool_figures(name, balances, holdings, valuation, rules, portfolio.orders if name == CROSS else ())
+             for name, balances, holdings in portfolio.pools()]
+    overall = worst_status(pool.status for pool in pools)
     total = _sum([pool.margin for pool in pools])
     available = sum((_withdrawable(pool) for pool in pools), ZERO)
     return MarginAnswer(

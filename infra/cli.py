@@ -22,25 +22,21 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from infra import cli_reports, cli_shards, cli_streams
+from infra import cli_copies, cli_dead_letters, cli_lists, cli_margin, cli_record, cli_reports, cli_shards, cli_streams
 from infra.cli_console import (
     MISMATCH,
     AsJson,
     CommandFault,
     Commands,
     LedgerPath,
-    Output,
-    Part,
     Point,
     open_reader,
     parse_point,
     print_json,
-    show,
     stdout_console,
 )
 from infra.cli_ingest import ingest
-from infra.cli_topics import topics
-from infra.embedded import LedgerReader
+from infra.embedded import LedgerReader, lock_of
 from infra.store.address import SCHEMES
 from ledger.errors import LedgerLocked, LedgerUnreadable
 
@@ -103,7 +99,7 @@ def _discard(ledger: Path) -> None:
     except LedgerUnreadable as fault:
         raise CommandFault(f"--fresh deletes ledgers only: {fault}; delete {ledger} yourself, or pass --ledger with "
                            "another name") from None
-    lock = Path(f"{ledger}.lock")
+    lock = lock_of(ledger)
     with suppress(FileNotFoundError), lock.open() as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,57 +113,25 @@ def _discard(ledger: Path) -> None:
 # --- ingest, reports ---------------------------------------------------------------------------------------------
 
 app.command()(ingest)
-for _report in (cli_reports.events, cli_reports.account, cli_reports.accounts, cli_reports.calls,
-                cli_reports.statement, cli_reports.journal, cli_reports.markets, cli_reports.funds,
-                cli_reports.record, cli_shards.shards, cli_shards.reconcile, cli_streams.worker, cli_streams.relay):
+for _report in (
+        cli_reports.events, cli_reports.account, cli_reports.accounts, cli_reports.calls, cli_lists.liquidations,
+        cli_reports.statement, cli_lists.movements, cli_lists.charges, cli_lists.orders, cli_lists.trades,
+        cli_reports.journal, cli_reports.markets, cli_lists.assets, cli_lists.halts, cli_reports.funds,
+        cli_record.record, cli_lists.rejections, cli_shards.shards, cli_shards.reconcile,
+        cli_copies.backup, cli_copies.restore, cli_copies.upgrade):
     app.command()(_report)
-app.add_typer(topics, name="topics")
+app.add_typer(cli_dead_letters.dlq_app, name="dlq")
+app.add_typer(cli_streams.topics_app, name="topics")
+app.command("worker")(cli_streams.run_worker)
+app.command("relay")(cli_streams.run_relay)
+app.command()(cli_streams.doctor)
+app.command()(cli_streams.status)
 
 
-# --- margin ------------------------------------------------------------------------------------------------------
+# --- margin, rulebooks -------------------------------------------------------------------------------------------
 
-
-@app.command()
-def margin(
-        file: Annotated[str, typer.Argument(
-            metavar="FILE", help="A portfolio in JSON; - is standard input.", show_default=False)],
-        as_table: Annotated[bool, typer.Option("--table", help="Print tables and sentences, not JSON.")] = False,
-        as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False) -> None:
-    """Calculate the margin of a portfolio; nothing is recorded.
-
-    \b
-    Example: echo '{"rulebook": "house", "account": {"collateral": {"USD": "1000"}, "positions":
-    [{"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]},
-    "marks": {"BTC-USD": "9500"}}' | clearing margin -
-    """
-    from infra.calculator import REQUEST_BYTES_MAX, BadInput, answer
-    from infra.streams.records import open_input
-
-    with open_input(file) as stream:
-        raw = stream.read(REQUEST_BYTES_MAX + 1)
-    try:
-        found = answer(raw)
-    except BadInput as fault:
-        raise CommandFault(f"{file}: " + f"\nError: {file}: ".join(map(str, fault.faults))) from None
-    if not as_table:
-        typer.echo(found.model_dump_json(indent=2))
-        return
-    document = found.model_dump()
-    positions = [{"pool": pool["pool"], **row} for pool in document["pools"] for row in pool["positions"]]
-    figures = {"pool": "pool", "status": "status", "account equity": "account_equity",
-               "margin equity": "margin_equity", "IM": "initial_margin", "MM": "maintenance_margin",
-               "ratio": "margin_ratio", "free collateral": "free_collateral", "withdrawable": "withdrawable"}
-    show(Output(), [
-        Part("pools", [*document["pools"], {"pool": "all", **document}], (), figures, ""),
-        Part("positions", positions, (), {
-            "pool": "pool", "instrument": "instrument", "size": "signed_size", "mark": "mark", "notional": "notional",
-            "unrealised PnL": "unrealised_pnl", "IM": "initial_margin", "MM": "maintenance_margin",
-            "liquidation price": "liquidation_price", "bankruptcy price": "bankruptcy_price"}, "No positions."),
-        Part("exposures", document["exposures"], (), {
-            "underlying": "underlying", "net delta": "net_delta", "net notional": "net_notional",
-            "gross notional": "gross_notional"}, "")])
-    for sentence in found.explanation:
-        stdout_console().print(sentence, soft_wrap=True)
+for _calculation in (cli_margin.margin, cli_margin.rulebooks, cli_margin.rulebook):
+    app.command()(_calculation)
 
 
 # --- replay ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The commands that stream: `clearing worker` reads Kafka into shards, `clearing relay` publishes their logs.
+"""`clearing topics`, `worker` and `relay`: the ledger as a streaming service over Kafka.
 
-Both run until SIGTERM or Ctrl-C, finish what is under way and end with 0; a second signal ends them at once. This
-file never reads or writes a record itself.
+Addresses come from options or from KAFKA_BOOTSTRAP_SERVERS. A ledger is named once for all shards, with `{shard}` where
+the number of the shard stands. This file reads the command line, starts and stops; it moves no record itself.
 """
 
 from __future__ import annotations
@@ -9,112 +9,250 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Annotated, Any, Final
 
 import typer
 
-from infra.cli_console import MISMATCH, REFUSED, CommandFault, LedgerPath, open_reader, remark
-from infra.cli_topics import DEFAULT_BOOTSTRAP, Bootstrap, Prefix
-from infra.store.address import shard_address
-from infra.streams.cluster import Cluster
-from infra.streams.topics import shards_of
+from infra.cli_console import REFUSED, AsJson, CommandFault, Output, Part, print_json, remark, show, stdout_console
+from infra.embedded import LedgerReader, open_ledger, open_reader
+from infra.shard import Shard
+from infra.store.address import BadAddress, PostgresAddress, ledger_address
+from ledger.errors import LedgerUnreadable
 
-_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+SHARD: Final = "{shard}"
+LEDGER_SECONDS_MAX: Final = 60.0
 
-Venue = Annotated[str | None, typer.Option(
-    "--venue", metavar="simulated", help="Who fills liquidation orders; without it they wait for fill records.")]
+Bootstrap = Annotated[str, typer.Option(
+    "--bootstrap", envvar="KAFKA_BOOTSTRAP_SERVERS", metavar="HOST:PORT,...", help="The Kafka cluster.")]
+Prefix = Annotated[str, typer.Option("--prefix", metavar="TEXT", help="What all topics' names begin with.")]
+ShardLedgers = Annotated[str, typer.Option(
+    "--ledger", metavar="LEDGER", help="A file or postgresql://...?shard=NAME, with {shard} for the shard's number.",
+    show_default=False)]
+_SERVERS: Final = "localhost:9092"
+
+topics_app = typer.Typer(no_args_is_help=True, help="The topics of the streaming service: make them, list them.",
+                         context_settings={"help_option_names": ["-h", "--help"]})
 
 
-def worker(
-        ledger: LedgerPath, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP, prefix: Prefix = "clearing.",
-        venue: Venue = None,
-        batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Records a commit, at most.")] = 1_000,
-        future_tolerance: Annotated[int, typer.Option(
-            "--future-tolerance", metavar="SECONDS", min=0,
-            help="How far a record may be ahead of the wall clock.")] = 60,
-        breaker: Annotated[int, typer.Option(
-            "--breaker", metavar="N", min=0,
-            help="Stop when more than half of the last N records were rejected; 0 never stops.")] = 1_000,
-        instance: Annotated[str | None, typer.Option(
-            "--instance", metavar="NAME", envvar="CLEARING_INSTANCE", show_envvar=False,
-            help="A lasting name of this worker: after a restart it keeps its shards without a rebalance.")] = None,
-        session: Annotated[float, typer.Option(
-            "--session", metavar="SECONDS", min=1, help="A worker silent for this long is replaced.")] = 6.0) -> None:
-    """Read records from Kafka into the ledger, each exactly once.
+@contextmanager
+def _admin(bootstrap: str) -> Iterator[Any]:
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
 
-    \b
-    Example: clearing worker --ledger desk.db --venue simulated
-    """
-    from infra.streams.intake import Intake, IntakeStopped, Worker
-    from infra.streams.lane import FeedBroken
-    from infra.venue import SimulatedVenue
-
-    if venue not in (None, "simulated"):
-        raise CommandFault(f"--venue: expected simulated, came {venue!r}")
-    _log_to_stderr()
-    running = Worker(Intake(
-        Cluster(bootstrap, prefix), ledger, venue=SimulatedVenue() if venue else None, batch=batch,
-        future_tolerance=future_tolerance, breaker=breaker, instance=instance, session_seconds=session))
-    _stop_on_signal(running.stop)
     try:
-        running.run()
-    except (IntakeStopped, FeedBroken) as fault:
-        raise CommandFault(str(fault), REFUSED) from None
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=10_000)
+    except (KafkaError, OSError) as fault:
+        raise CommandFault(f"expected a Kafka cluster at {bootstrap}, came: {fault!r}; `make kafka` runs one") from None
+    try:
+        yield admin
+    finally:
+        admin.close()
 
 
-def relay(
-        ledger: LedgerPath, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP, prefix: Prefix = "clearing.",
-        shard: Annotated[int, typer.Option("--shard", metavar="N", min=0, help="Which shard's log.")] = 0,
-        reset: Annotated[int | None, typer.Option(
-            "--reset", metavar="POSITION", min=0,
-            help="Set the lost position: events up to it count as published. Then nothing is run.")] = None) -> None:
-    """Publish a shard's log to Kafka, each event exactly once and in order.
+@topics_app.command("ensure")
+def ensure_topics(
+        partitions: Annotated[int, typer.Option("--partitions", metavar="N", min=1, help="Account shards.")],
+        replication: Annotated[int, typer.Option("--replication", metavar="N", min=1, help="Replicas of each.")] = 1,
+        bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.") -> None:
+    """Make the topics that are missing, and say which.
 
     \b
-    Example: clearing relay --ledger desk.db
+    Example: clearing topics ensure --partitions 4
     """
-    from infra.streams.outflow import Relay, RelayFault, watch
+    from infra.streams.topics import TopicDiffers, ensure
 
-    cluster = Cluster(bootstrap, prefix)
-    with cluster.admin() as admin:
-        count = shards_of(admin, cluster)
-    if shard >= count:
-        raise CommandFault(f"--shard: expected a shard below {count}, the partitions of accounts, came {shard}")
-    _log_to_stderr()
-    with open_reader(shard_address(ledger, shard, count)) as reader:
-        running = Relay(cluster, reader, shard)
+    with _admin(bootstrap) as admin:
         try:
-            if reset is not None:
-                running.reset(reset)
-                remark(f"{running.name} goes on after log position {reset}")
-                return
-            stopped = threading.Event()
-            _stop_on_signal(stopped.set)
-            running.start()
-            watch(running)
-            remark(f"{running.name} goes on after log position {running.position}")
-            running.run(stopped=stopped.is_set)
-        except RelayFault as fault:
-            raise CommandFault(str(fault), REFUSED if fault.fenced else MISMATCH) from None
-        finally:
-            running.close()
+            made = ensure(admin, prefix, partitions, replication=replication)
+        except TopicDiffers as fault:
+            raise CommandFault(str(fault)) from None
+    for name in made:
+        stdout_console().print(f"made {name}")
+    if not made:
+        stdout_console().print("all topics are there")
+
+
+@topics_app.command("list")
+def list_topics(bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.") -> None:
+    """The service's topics as one JSON object: name -> partitions and id, null where it is missing.
+
+    \b
+    Example: clearing topics list
+    """
+    from infra.streams.topics import describe, topics
+
+    names = [topic.name for topic in topics(prefix, 1)]
+    with _admin(bootstrap) as admin:
+        found = {row["name"]: {"partitions": len(row["partitions"]), "topic_id": row["topic_id"]}
+                 for row in describe(admin, names)}
+    print_json({name: found.get(name) for name in names})
+
+
+# --- worker and relay --------------------------------------------------------------------------------------------
+
+
+def _address(ledger: str, shard: int) -> Any:
+    try:
+        return ledger_address(ledger.replace(SHARD, str(shard)))
+    except BadAddress as fault:
+        raise CommandFault(f"--ledger: {fault}") from None
+
+
+def _opener(ledger: str) -> Callable[[int], AbstractContextManager[Shard]]:
+    def open_shard(shard: int) -> AbstractContextManager[Shard]:
+        address = _address(ledger, shard)
+        if isinstance(address, PostgresAddress):
+            from infra.served import open_shard as open_served
+
+            # The group gave the shard to this worker: whoever still holds its lock is frozen, or about to go.
+            return open_served(address, takes_over=True)
+        return open_ledger(address)
+
+    return open_shard
+
+
+def _reader(ledger: str, shard: int) -> LedgerReader:
+    from infra.streams.outflow import wait_for_ledger
+
+    return wait_for_ledger(lambda: open_reader(_address(ledger, shard)), LEDGER_SECONDS_MAX)
+
+
+@contextmanager
+def _until_signalled() -> Iterator[Callable[[], bool]]:
+    """Whether to stop: at the first SIGTERM or SIGINT; the second ends the process at once."""
+    heard: list[int] = []
+
+    def hear(number: int, _: Any) -> None:
+        if heard:
+            os._exit(1)
+        heard.append(number)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(heard)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(level=os.environ.get("CLEARING_LOG", "INFO"), format=_FORMAT)
-    # The client tells of every connection; what matters of it comes as a fault.
-    logging.getLogger("kafka").setLevel(os.environ.get("CLEARING_LOG_KAFKA", "ERROR"))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.WARNING)
 
 
-def _stop_on_signal(stop: Callable[[], None]) -> None:
-    """The first signal asks to stop, the second does not ask."""
+def run_worker(
+        ledger: ShardLedgers, bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.",
+        group: Annotated[str, typer.Option("--group", metavar="NAME", help="The workers' group.")] = "clearing-workers",
+        instance: Annotated[str | None, typer.Option(
+            "--instance", metavar="NAME", help="Static membership: this worker's own lasting name.")] = None,
+        relay: Annotated[bool, typer.Option("--relay/--no-relay", help="Relay each shard's events as well.")] = True,
+        future_tolerance: Annotated[int, typer.Option(
+            "--future-tolerance", metavar="SECONDS", min=0,
+            help="How far a record's time may lie ahead of the wall clock.")] = 60,
+        metrics_port: Annotated[int | None, typer.Option(
+            "--metrics-port", metavar="PORT", min=0, max=65_535,
+            help="Answer /metrics, /livez and /readyz on this port of this machine; 0: any.")] = None) -> None:
+    """Own shards as a member of a group: read their records, keep their ledgers, publish what they decide.
 
-    def told(number: int, _: Any) -> None:
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, lambda *_: os._exit(128 + number))
-        stop()
+    \b
+    Example: clearing worker --ledger 'desk-{shard}.db'
+    """
+    from infra.metrics import Vitals, serve
+    from infra.streams.intake import IntakeStopped
+    from infra.streams.outflow import RelayStopped
+    from infra.streams.worker import Worker
 
-    signal.signal(signal.SIGINT, told)
-    signal.signal(signal.SIGTERM, told)
+    _log_to_stderr()
+    _check_ledger(ledger)
+    vitals = Vitals()
+    worker = Worker(bootstrap, _opener(ledger), prefix=prefix, group=group, instance=instance,
+                    open_reader=(lambda shard: _reader(ledger, shard)) if relay else None,
+                    future_tolerance=future_tolerance, vitals=vitals)
+    with _until_signalled() as should_stop, ExitStack() as stack:
+        if metrics_port is not None:
+            remark(f"metrics on http://127.0.0.1:{stack.enter_context(serve(vitals, metrics_port))}/metrics")
+        try:
+            worker.run(should_stop)
+        except (IntakeStopped, RelayStopped, LedgerUnreadable) as fault:
+            raise CommandFault(str(fault)) from None
+    remark("stopped; every shard was let go in order")
+
+
+def run_relay(
+        ledger: ShardLedgers, shard: Annotated[int, typer.Option("--shard", metavar="N", min=0, help="Which.")] = 0,
+        bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.") -> None:
+    """Publish one shard's events, each exactly once, until stopped; for shards whose workers run with --no-relay.
+
+    \b
+    Example: clearing relay --ledger 'desk-{shard}.db' --shard 0
+    """
+    from kafka.errors import KafkaError
+
+    from infra.streams.outflow import Fenced, Relay, RelayStopped
+
+    _log_to_stderr()
+    reader = _reader(ledger, shard)
+    relay = Relay(reader, bootstrap, shard=f"shard-{shard}", prefix=prefix, on_hang=lambda: os._exit(1))
+    with _until_signalled() as should_stop:
+        try:
+            relay.open()
+            relay.run(should_stop)
+        except RelayStopped as fault:
+            raise CommandFault(str(fault)) from None
+        except (Fenced, KafkaError) as fault:
+            raise CommandFault(f"the relay ended, start it again: {fault}") from None
+        finally:
+            relay.close()
+            reader.connection.close()
+    remark(f"stopped at log position {relay.position}")
+
+
+def _check_ledger(ledger: str) -> None:
+    if SHARD not in ledger:
+        raise CommandFault(f"--ledger: expected {SHARD} where the shard's number stands, came {ledger!r}")
+    _address(ledger, 0)
+
+
+# --- what holds, and where everything stands ---------------------------------------------------------------------
+
+
+def doctor(ledger: ShardLedgers, bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.",
+           as_json: AsJson = False) -> None:
+    """Check all that the service needs, and say what to do where something is amiss.
+
+    \b
+    Example: clearing doctor --ledger 'desk-{shard}.db'
+    """
+    from infra.streams.checks import checks
+
+    _check_ledger(ledger)
+    with _admin(bootstrap) as admin:
+        found = [check._asdict() for check in checks(admin, bootstrap, prefix, lambda shard: open_reader(
+            _address(ledger, shard)))]
+    shown = [{**row, "state": "ok" if row["ok"] else "AMISS"} for row in found]
+    show(Output(json=as_json), [Part("checks", found if as_json else shown, ("name", "ok", "found", "remedy"), {
+        "check": "name", "state": "state", "found": "found", "what to do": "remedy"}, "nothing was checked")])
+    amiss = [row["name"] for row in found if not row["ok"]]
+    if amiss:
+        raise CommandFault(f"expected everything to be well, {len(amiss)} of {len(found)} checks are not: "
+                           f"{', '.join(map(str, amiss))}", REFUSED)
+
+
+def status(ledger: ShardLedgers, bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.",
+           as_json: AsJson = False) -> None:
+    """Show where every shard stands: owner, epoch, log position, what is still to be read and to be published.
+
+    \b
+    Example: clearing status --ledger 'desk-{shard}.db'
+    """
+    from infra.streams.checks import Standing, standings
+
+    _check_ledger(ledger)
+    with _admin(bootstrap) as admin:
+        rows = [row._asdict() for row in standings(admin, bootstrap, prefix, lambda shard: open_reader(
+            _address(ledger, shard)))]
+    show(Output(json=as_json), [Part("shards", rows, Standing._fields, {
+        "shard": "shard", "owner": "owner", "epoch": "epoch", "log position": "position", "to read": "stream_lag",
+        "published": "relayed", "to publish": "relay_lag"}, "no shard: there is no accounts topic by this prefix")])

@@ -20,6 +20,7 @@ from eventsourcing.persistence import PersistenceError
 
 from infra.shard import Shard
 from infra.store.address import PostgresAddress, ledger_address
+from infra.store.commit import require_format
 from infra.store.sqlite import connect, file_uri
 from infra.venue import SimulatedVenue
 from ledger.clearing_house import ClearingHouse
@@ -61,9 +62,9 @@ def open_ledger(ledger: str | Path | PostgresAddress, *, venue: SimulatedVenue |
         return
     if not path.parent.is_dir():
         raise LedgerUnreadable(f"expected a folder {path.parent}, there is none")
-    with _lock(path):
+    with locked(path):
         if path.exists() and path.stat().st_size:
-            _check_file(path)
+            check_file(path, may_be_empty=True)
         try:
             house = ClearingHouse({"PERSISTENCE_MODULE": "infra.store.sqlite:Factory", "MAPPER_TOPIC": MAPPER,
                                    "SQLITE_DBNAME": file_uri(str(path))}, nominator=Book())
@@ -77,36 +78,67 @@ def open_ledger(ledger: str | Path | PostgresAddress, *, venue: SimulatedVenue |
             house.close()
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path, *, may_be_empty: bool = False) -> None:
+    """LedgerUnreadable unless a file is a sound database with a ledger of this format.
+
+    An empty database is what a writer leaves that died as it made one; whoever writes may go on with it.
+    """
     try:
         connection = connect(str(path), read_only=True)
         try:
-            connection.execute("SELECT COUNT(*) FROM ledger_settings")
+            if may_be_empty and not connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                return
+            require_format(dict(connection.execute("SELECT name, value FROM ledger_settings")))
             if path.stat().st_size <= QUICK_CHECK_BYTES:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if found != "ok":
-                    raise LedgerUnreadable(f"{path}: the file is damaged: {found}")
+                    raise LedgerUnreadable(f"the file is damaged: {found}")
         finally:
             connection.close()
     except sqlite3.Error as fault:
         raise LedgerUnreadable(f"{path}: not a ledger file: {fault}") from fault
+    except LedgerUnreadable as fault:
+        raise LedgerUnreadable(f"{path}: {fault}") from None
+
+
+def lock_of(path: Path) -> Path:
+    """The file that is locked while a ledger is written; one and the same by whatever link the ledger is named."""
+    return Path(f"{path.resolve()}.lock")
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold `PATH.lock` while writing; the kernel lets go of it when the process dies, however it dies."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+def locked(path: Path) -> Iterator[None]:
+    """Hold the ledger's lock while writing; the kernel lets go of it when the process dies, however it dies."""
+    lock = lock_of(path)
+    descriptor, is_new = _locked(path, lock)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-            raise LedgerLocked(f"{path} is being written by {holder}; expected one writer") from None
         os.ftruncate(descriptor, 0)
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename} since {started}\n".encode(), 0)
         yield
+    except LedgerUnreadable:
+        if is_new:  # nothing that is no ledger is left with a lock beside it
+            lock.unlink(missing_ok=True)
+        raise
     finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path, lock: Path) -> tuple[int, bool]:
+    """The locked file's descriptor, and whether it was made for this. LedgerLocked names who holds it."""
+    while True:
+        is_new = not lock.exists()
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock that was deleted meanwhile guards nothing: the next one to come would make another.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                    return descriptor, is_new
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(descriptor)
+            raise LedgerLocked(f"{path} is being written by {holder}; expected one writer") from None
         os.close(descriptor)
 
 
@@ -128,7 +160,7 @@ class LedgerReader:
         path = Path(path)
         if not path.exists():
             raise LedgerUnreadable(f"expected a ledger at {path}, there is none")
-        _check_file(path)
+        check_file(path)
         self.path: Path | PostgresAddress = path
         self.connection = connect(str(path))
 
@@ -163,7 +195,7 @@ class LedgerReader:
 
     def owner(self) -> str | None:
         """Who writes the ledger now; None where nobody does."""
-        with suppress(FileNotFoundError), Path(f"{self.path}.lock").open() as lock:
+        with suppress(FileNotFoundError), lock_of(Path(str(self.path))).open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

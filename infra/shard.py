@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 from eventsourcing.persistence import StoredEvent
 from pydantic_core import to_json
 
-from infra.store.commit import Commit, Head, InboxKey, SourcePosition, Store
+from infra.store.commit import FORMAT, Commit, Head, InboxKey, SourcePosition, Store, require_format
 from infra.streams.records import Delivered, Fault, Place, read
 from infra.venue import SOURCE as VENUE_SOURCE
 from infra.venue import SimulatedVenue
@@ -41,7 +41,6 @@ from ledger.facts import command_of
 from ledger.market import is_repeated
 from projections.merkle import Frontier, leaf_hash
 
-FORMAT: Final = "1"
 RAW_KEPT: Final = 4_096
 PAGE: Final = 5_000
 
@@ -96,9 +95,7 @@ class Shard:
         settings = self.store.settings()
         if not settings:
             self.store.put_settings({"format": FORMAT, "default_rulebook": "house:1"})
-        elif settings.get("format") != FORMAT:
-            raise LedgerUnreadable(f"expected a ledger of format {FORMAT}, came format {settings.get('format')!r}; "
-                                   "a newer version of this software wrote it")
+        require_format(settings)
         try:
             with exact():
                 self.house.load(self._log(), progress)
@@ -139,25 +136,22 @@ class Shard:
         """The Merkle root over all committed events."""
         return self.frontier.root()
 
-    def next_offsets(self) -> dict[tuple[str, int], int]:
-        """Where each source's partition goes on, as committed."""
-        return {place: position.next_offset for place, position in self._positions.items()}
+    # --- sources -------------------------------------------------------------------------------------------------
 
-    def claim(self, starts: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
-        """Take over partitions of sources, (source, partition) -> where one begins that was never read.
+    def claim(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Take over partitions of sources under a new epoch; the next offset to read of each, 0 of one never read.
 
-        Each epoch grows by one in the store, so that whoever held a partition before can commit no more of it.
-        Returns the offsets to go on from. IntegrityError: another writer holds the log.
+        Whoever claimed them before can no longer move their positions.
         """
-        moves: list[tuple[SourcePosition | None, SourcePosition]] = []
-        for place, start in starts.items():
-            before = self._positions.get(place)
-            moves.append((before, SourcePosition(*place, start, 1) if before is None
+        moves = []
+        for source, partition in sorted(partitions):
+            before = self._positions.get((source, partition))
+            moves.append((before, SourcePosition(source, partition, 0, 1) if before is None
                           else before._replace(epoch=before.epoch + 1)))
         head = Head(self.house.position, self.house.log_time, self.frontier.to_bytes(), self.frontier.root())
         self.store.insert_events([], commit=Commit(self.house.position, head, b"", [], moves))
         self._positions.update({(after.source, after.partition): after for _, after in moves})
-        return {place: self._positions[place].next_offset for place in starts}
+        return {(after.source, after.partition): after.next_offset for _, after in moves}
 
     # --- batches -------------------------------------------------------------------------------------------------
 

@@ -273,7 +273,7 @@ def withdrawable(*, balance: Decimal, price: Decimal | None, tiers: CollateralBl
 
     Rounding: down to the asset's quantum. Never negative. Calls and stale marks are the caller's to check.
     """
-    free = margin.margin_equity - margin.initial_margin
+    free = margin.free
     if balance <= 0 or free < 0 or margin.unpriced:
         return ZERO
     if price is None:

@@ -21,7 +21,7 @@ from ledger import insurance_fund, liquidation, margin_call, records
 from ledger.account import AccountState, Stamp
 from ledger.commands import Command
 from ledger.errors import BrokenInvariant, Rejected
-from ledger.events import Cause, Event, Recorded, RecordRejected, ShortfallClaimed
+from ledger.events import Cause, Event, Recorded, RecordRejected, ShortfallClaimed, TransferSent
 from ledger.insurance_fund import FundState
 from ledger.margin_call import Standing
 from ledger.nomination import Everybody, Nominator
@@ -73,12 +73,12 @@ class ClearingHouse(States, Application[str]):
             raise BrokenInvariant(f"a record was admitted and then rejected: {late}") from late
 
     def _handle(self, command: Command, cause: Cause) -> Recorded:
-        # Not getattr: to be asked for a field that it lacks is dear to a model.
-        fields = vars(command)
-        self._own = (fields.get("account"), fields.get("to_account"))
         if command.MOVES_LOG_TIME:
             self._move_log_time(command.time)
         outcome = records.apply(self, command)
+        # Not getattr: to be asked for a field that it lacks is dear to a model. Whom nothing was sent, nothing befell.
+        receiver = outcome.event.to_account if isinstance(outcome.event, TransferSent) else None
+        self._own = (vars(command).get("account"), receiver)
         self.trigger = (outcome.position, command.TYPE)
         self._decide_nominated()
         return outcome

@@ -28,6 +28,7 @@ REJECTIONS: Final = {
     "unknown-scope": "a halt names neither `all` nor an instrument nor an account that is known",
     "unknown-deposit": "no such deposit of the account, or it was undone before",
     "unknown-withdrawal": "no withdrawal of this id is held for the account",
+    "withdrawal-held": "a withdrawal of this id, from another source, is held for the account",
     "no-position": "the account has no such isolated position",
     "wrong-side": "the position side does not fit the account's position mode",
 }

@@ -139,7 +139,7 @@ def flags_of(state: AccountState, command: PostFill, stamp: Stamp, terms: FillTe
         flags.append("during-halt")
     if is_settled:
         flags.append("after-settlement")
-    if terms.key[2] != "net" and terms.closed and terms.increases:
+    if terms.increases and terms.key[2] == ("short" if terms.position.size > 0 else "long"):
         flags.append("leg-exceeded")
     if command.liquidation_order_id is not None:
         order = state.order(command.liquidation_order_id)

@@ -60,7 +60,8 @@ def decide_liquidation(standing: Standing, liquidation: OpenLiquidation, quantum
                        own: bool) -> list[Event]:
     """The next step of a liquidation under way; empty when it waits for fills, marks or deadlines."""
     if not standing.margin.positions:
-        return [*_cancel_all(standing, liquidation, "position-changed"), *_resolve(standing, liquidation, quantum_of)]
+        cancelled = _cancel_all(standing, liquidation, "position-changed")
+        return [*cancelled, *_resolve(standing, liquidation, quantum_of, standing.next_position + len(cancelled))]
     if at_least(standing.margin, liquidation.stop_level):
         return [*_cancel_all(standing, liquidation, "recovered"), _complete(standing, liquidation, "recovered")]
     return _requote(standing, liquidation, own=own)
@@ -113,8 +114,9 @@ def _place(standing: Standing, liquidation: OpenLiquidation, terms: OrderTerms, 
         limit_price=terms.limit_price, expires_at=standing.stamp.time + expiry, evidence=standing.evidence)
 
 
-def _resolve(standing: Standing, liquidation: OpenLiquidation, quantum_of: Mapping[str, Decimal]) -> list[Event]:
-    """No position is left: convert, claim, or complete."""
+def _resolve(standing: Standing, liquidation: OpenLiquidation, quantum_of: Mapping[str, Decimal],
+             position: int) -> list[Event]:
+    """No position is left: convert, claim, or complete, in an event at `position`."""
     balances = standing.account.balances.get(standing.pool, {})
     debt = largest_debt(balances, standing.price_of)
     if debt is None:
@@ -129,7 +131,7 @@ def _resolve(standing: Standing, liquidation: OpenLiquidation, quantum_of: Mappi
                 fee_rate=standing.rules.liquidation.conversion_fee, evidence=standing.evidence)]
     return [ShortfallClaimed(
         time=standing.stamp.time, cause=standing.stamp.cause, account=standing.account.account, pool=standing.pool,
-        liquidation_id=liquidation.liquidation_id, claim_id=f"claim-{standing.next_position}", asset=debt,
+        liquidation_id=liquidation.liquidation_id, claim_id=f"claim-{position}", asset=debt,
         amount=-balances[debt], recourse=standing.rules.liquidation.recourse, evidence=standing.evidence)]
 
 

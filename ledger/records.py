@@ -110,6 +110,10 @@ def _admit_cash(house: ClearingHouse, command: Deposit | Withdraw) -> None:
     _asset(house, command.asset)
     if isinstance(command, Deposit) and command.reverses is not None:
         accounts.decide_reversal(state, command, _reversed_deposit(house, command), house.stamp)
+    if isinstance(command, Withdraw) and command.hold and command.id in state.holds:
+        # Ids are unique per source only, and a hold ends by its id.
+        raise Rejected("withdrawal-held", f"id: expected an id under which nothing is held for account "
+                       f"{state.account!r}, came {command.id!r}", field="id")
 
 
 def _admit_transfer(house: ClearingHouse, command: Transfer) -> None:
@@ -217,7 +221,7 @@ def _apply_fill(house: ClearingHouse, command: PostFill) -> Recorded:
     after = accounts.evolve(state, event, lines)
     if terms.increases and state.is_margined and command.liquidation_order_id is None:
         margin = house.margin(after, pool_name(*terms.key))
-        if margin.margin_equity < margin.initial_margin:
+        if margin.free < 0:
             # This flag changes neither the postings nor the state after.
             event = event.model_copy(update={"flags": [*flags, "initial-margin-breached"]})
     return house.append(f"account:{command.account}", event, lines, after)
@@ -247,11 +251,13 @@ def _refusal(house: ClearingHouse, state: AccountState, asset: str, amount: Deci
         balance=state.balance(pool, asset), price=house.price_of(rules)(asset), margin=margin,
         tiers=rules.collateral(asset), quantum=house.assets[asset].quantum)
     pools = state.pools() if watched is None else watched
+    # Margin that moves from the cross pool into a position does not leave the account.
+    leaves = watched is None or pool != CROSS
     house.trigger = (house.position + 1, house.stamp.cause.type)
     return margin, accounts.refusal_of(
         state, amount, pools=pools, available=available, margin=margin,
         is_stale=any(house.has_stale_mark(state, name) for name in pools),
-        is_halted=house.is_halted("withdrawals", state.account))
+        is_halted=leaves and house.is_halted("withdrawals", state.account))
 
 
 def _apply_withdrawal(house: ClearingHouse, command: Withdraw) -> Recorded:

@@ -83,6 +83,9 @@ class Rulebook(BaseModel):
         for part, rows in (("assets", self.assets), ("instruments", self.instruments)):
             if ANY not in rows:
                 raise PydanticCustomError("rows", "expected a default row `*` in {part}", {"part": part})
+        if self.orders is not None and self.pool is not None and self.pool.orders is not None:
+            raise PydanticCustomError("orders", "expected the margin of open orders in `orders` or in `pool.orders`, "
+                                      "came both", {})
         return self
 
     @cached_property

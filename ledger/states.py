@@ -45,6 +45,7 @@ from ledger.market import MarketState
 from ledger.nomination import PoolPlace
 from ledger.postings import CROSS, Posting, postings
 from ledger.risk.margin import Holding, PoolMargin, PriceOf, evaluate_pool
+from ledger.risk.open_orders import OpenOrder
 from ledger.risk.orders import OrderTerms, reserved_margin
 from ledger.rulebook import Rulebook, RulebookState, evolve_rulebook
 
@@ -156,24 +157,47 @@ class States:
         """The exact figures of a pool now; what open orders reserve is part of the initial margin of the cross pool."""
         rules = self.rules(state)
         price_of = self.price_of(rules)
-        margin = evaluate_pool(self.balances(state, pool), self.holdings(state, pool), price_of, rules)
+        orders: list[OpenOrder] = []
+        if rules.pool is not None and rules.pool.orders is not None and pool == CROSS and state.orders:
+            orders = self._open_orders(state)
+        margin = evaluate_pool(self.balances(state, pool), self.holdings(state, pool), price_of, rules, orders=orders)
         if rules.orders is None or pool != CROSS or not state.orders:
             return margin
-        return margin._replace(initial_margin=margin.initial_margin + self._reserved(state, rules, price_of))
+        return margin._replace(initial_margin=margin.initial_margin + self._reserved(state, price_of))
 
-    def _reserved(self, state: AccountState, rules: Rulebook, price_of: PriceOf) -> Decimal:
-        total = ZERO
+    def _open_orders(self, state: AccountState) -> list[OpenOrder]:
+        """The account's open orders as a pool rule reserves margin for them; each with its instrument's leverage."""
+        found = []
+        for _, order in sorted(state.orders.items()):
+            market = self.markets[order.instrument]
+            found.append(OpenOrder(
+                order.instrument, order.remaining if order.side == "buy" else -order.remaining, order.price,
+                market.mark or order.price, market.contract_size, market.settlement_asset,
+                self.assets[market.settlement_asset].quantum, state.leverage_of(order.instrument),
+                market.contract_type, order.reduce_only))
+        return found
+
+    def reserved(self, state: AccountState) -> dict[str, Decimal]:
+        """What the account's open orders reserve, by instrument, in its settlement asset; empty without such a rule."""
+        rules = self.rules(state)
+        found: dict[str, Decimal] = {}
+        if rules.orders is None:
+            return found
         for instrument in sorted({order.instrument for order in state.orders.values()}):
             market = self.markets[instrument]
-            price = price_of(market.settlement_asset)
             rows = [OrderTerms(order.side, order.remaining, order.price, order.reduce_only)
                     for _, order in sorted(state.orders.items()) if order.instrument == instrument]
             size = sum((position.size for key, position in state.positions.items() if key[0] == instrument), ZERO)
-            needed = reserved_margin(
+            found[instrument] = reserved_margin(
                 rows, size=size, mark=market.mark or rows[0].price, contract_size=market.contract_size,
                 contract_type=market.contract_type, quantum=self.assets[market.settlement_asset].quantum,
                 brackets=rules.requirement(instrument), leverage=state.leverage_of(instrument))
-            total += needed * (price or ZERO)
+        return found
+
+    def _reserved(self, state: AccountState, price_of: PriceOf) -> Decimal:
+        total = ZERO
+        for instrument, needed in self.reserved(state).items():
+            total += needed * (price_of(self.markets[instrument].settlement_asset) or ZERO)
         return total
 
     def marks_used(self, state: AccountState, pool: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The read model of accounts: their settings and status, balances, positions and pools, as the log has them.
+"""The read model of accounts: settings and status, balances, positions, pools, open orders and holds, as logged.
 
 Figures that hang on marks (equity, margins, ratio) are not here: the book and `risk.margin` have them. Status is
 what the events say: the worst open liquidation, call or warning. This file never evaluates a pool.
@@ -29,12 +29,18 @@ from ledger.events import (
     MarginCallSuperseded,
     MarginCallWithdrawn,
     MarginWarned,
+    OrderReserved,
+    PositionSettled,
     Recorded,
+    TradingSettingsChanged,
     WarningEnded,
+    WithdrawalCancelled,
+    WithdrawalHeld,
+    WithdrawalSettled,
 )
 from ledger.postings import ACCOUNT, CROSS, pool_name, postings
 from projections.database import Connection
-from projections.tables import Postings, ReadModel, Step, Table
+from projections.tables import Key, Postings, ReadModel, Step, Table
 
 HEALTHY: Final = "healthy"
 WARNING: Final = "warning"
@@ -76,12 +82,17 @@ class BalanceRow:
 
 @dataclass(slots=True)
 class PositionRow:
-    """An open position; PnL and funding are totals since it was opened from flat, funding + when received."""
+    """An open position: size in contracts, all else in the settlement asset, an inverse contract's base.
+
+    PnL and funding are totals since it was opened from flat, funding + when received; the cost of an inverse long is
+    negative, as its value is.
+    """
 
     account: str
     instrument: str
     margin_mode: str
     position_side: str
+    settlement_asset: str
     size: Decimal
     cost: Decimal
     leverage: Decimal | None
@@ -107,20 +118,61 @@ class PoolRow:
     liquidation_id: str | None
 
 
+@dataclass(slots=True)
+class SettingRow:
+    """What an account chose for an instrument; with an empty one, for all that have no choice of their own."""
+
+    account: str
+    instrument: str
+    leverage: Decimal | None
+    margin_mode: str | None
+
+
+@dataclass(slots=True)
+class OrderRow:
+    """An open order at the venue, as the venue last told of it."""
+
+    account: str
+    order_id: str
+    instrument: str
+    side: str
+    remaining: Decimal
+    price: Decimal
+    reduce_only: int
+    first_at: Time
+    last_at: Time
+    log_position: int
+
+
+@dataclass(slots=True)
+class HoldRow:
+    """A withdrawal that has neither settled nor been cancelled; `log_position` is where it was held."""
+
+    account: str
+    withdrawal: str
+    asset: str
+    amount: Decimal
+    held_at: Time
+    log_position: int
+
+
 ACCOUNTS: Final = Table("view_accounts", AccountRow, key=("account",))
 BALANCES: Final = Table("view_balances", BalanceRow, key=("account", "pool", "asset"))
 POSITIONS: Final = Table("view_positions", PositionRow, key=("account", "instrument", "margin_mode", "position_side"))
 POOLS: Final = Table("view_pools", PoolRow, key=("account", "pool"))
+SETTINGS: Final = Table("view_settings", SettingRow, key=("account", "instrument"))
+ORDERS: Final = Table("view_orders", OrderRow, key=("account", "order_id"))
+HOLDS: Final = Table("view_holds", HoldRow, key=("account", "withdrawal"))
 
 # The events of an account are those that name one, but for the fund's own note of a draw.
 ACCOUNT_EVENTS: Final = tuple(event for event in EVENTS if "account" in event.model_fields and event is not FundDrawn)
 
 
 class Accounts(ReadModel):
-    """Folds the events of accounts into the four tables of this file."""
+    """Folds the events of accounts into the tables of this file."""
 
     NAME = "accounts"
-    SHAPES = (ACCOUNTS, BALANCES, POSITIONS, POOLS)
+    SHAPES = (ACCOUNTS, BALANCES, POSITIONS, POOLS, SETTINGS, ORDERS, HOLDS)
 
     def __init__(self, connection: Connection, postings: Postings = postings) -> None:
         super().__init__(connection, postings)
@@ -128,6 +180,11 @@ class Accounts(ReadModel):
         self._balances = self.rows(BALANCES)
         self._positions = self.rows(POSITIONS)
         self._pools = self.rows(POOLS)
+        self._settings = self.rows(SETTINGS)
+        self._orders = self.rows(ORDERS)
+        self._holds = self.rows(HOLDS)
+        # account -> the keys of its positions, of accounts that an event has named since the last flush or before.
+        self._held: dict[str, dict[Key, None]] = {}
 
     def steps(self) -> Mapping[type[Event], Step]:
         """Every event of an account moves its row and balances; some do more."""
@@ -137,6 +194,12 @@ class Accounts(ReadModel):
             AccountSettingsChanged: self._settings_changed,
             FillPosted: self._filled,
             FundingSettled: self._funding_settled,
+            PositionSettled: self._position_settled,
+            TradingSettingsChanged: self._settings_chosen,
+            OrderReserved: self._order_reserved,
+            WithdrawalHeld: self._withdrawal_held,
+            WithdrawalSettled: self._hold_ended,
+            WithdrawalCancelled: self._hold_ended,
             MarginWarned: self._warned,
             WarningEnded: self._warning_ended,
             MarginCallIssued: self._call_issued,
@@ -192,18 +255,103 @@ class Accounts(ReadModel):
         position = self._positions.find(key)
         if not event.position_size:
             if position is not None:
-                self._positions.remove(key)
+                self._close(key)
         elif position is None:
+            self._keys(event.account)[key] = None
             self._positions.add(key, PositionRow(
-                *key, size=event.position_size, cost=event.position_cost, leverage=event.position_leverage,
-                funding_index=event.funding_index, realised_pnl=event.realised_pnl, funding=ZERO,
-                log_position=recorded.position))
+                *key, settlement_asset=event.settlement_asset, size=event.position_size, cost=event.position_cost,
+                leverage=event.position_leverage, funding_index=event.funding_index, realised_pnl=event.realised_pnl,
+                funding=ZERO, log_position=recorded.position))
         else:
             position.size, position.cost = event.position_size, event.position_cost
             position.leverage, position.funding_index = event.position_leverage, event.funding_index
             position.realised_pnl += event.realised_pnl
             position.log_position = recorded.position
             self._positions.change(key, position)
+
+    def _keys(self, account: str) -> dict[Key, None]:
+        """The keys of the account's positions, to be asked for before any of them comes or goes."""
+        keys = self._held.get(account)
+        if keys is None:
+            keys = self._held[account] = dict.fromkeys(self._positions.stored_keys(account))
+        return keys
+
+    def _close(self, key: Key) -> None:
+        self._keys(str(key[0])).pop(key, None)
+        self._positions.remove(key)
+
+    def _position_settled(self, recorded: Recorded, event: PositionSettled) -> None:
+        self._touch(recorded, event.account)
+        key = (event.account, event.instrument, event.mode, event.position)
+        position = self._positions.find(key)
+        if position is None:
+            raise BrokenInvariant(
+                f"log position {recorded.position}: {event.account} settles {event.instrument}, of which it has no "
+                f"{event.mode} position {event.position}")
+        if not event.position_size:
+            self._close(key)
+            return
+        position.size, position.cost = event.position_size, event.position_cost
+        position.realised_pnl += event.realised_pnl
+        position.log_position = recorded.position
+        self._positions.change(key, position)
+
+    def _settings_chosen(self, recorded: Recorded, event: TradingSettingsChanged) -> None:
+        account = self._touch(recorded, event.account)
+        account.position_mode = event.position_mode or account.position_mode
+        key = (event.account, event.instrument or "")
+        setting = self._settings.find(key)
+        if setting is None:
+            self._settings.add(key, SettingRow(*key, event.leverage, event.margin_mode))
+        else:
+            setting.leverage = setting.leverage if event.leverage is None else event.leverage
+            setting.margin_mode = event.margin_mode or setting.margin_mode
+            self._settings.change(key, setting)
+        if event.leverage is None:
+            return
+        for held in self._keys(event.account):
+            position = self._positions.find(held)
+            if position is not None and event.instrument in (None, position.instrument):
+                own = None if event.instrument else self._settings.find((event.account, position.instrument))
+                if own is None or own.leverage is None:
+                    position.leverage = event.leverage
+                    self._positions.change(held, position)
+
+    def _order_reserved(self, recorded: Recorded, event: OrderReserved) -> None:
+        self._touch(recorded, event.account)
+        key = (event.account, event.order_id)
+        order = self._orders.find(key)
+        if not event.remaining:
+            if order is not None:
+                self._orders.remove(key)
+            return
+        if order is None:
+            self._orders.add(key, OrderRow(
+                *key, instrument=event.instrument, side=event.side, remaining=event.remaining, price=event.price,
+                reduce_only=int(event.reduce_only), first_at=event.time, last_at=event.time,
+                log_position=recorded.position))
+            return
+        order.instrument, order.side, order.remaining = event.instrument, event.side, event.remaining
+        order.price, order.reduce_only = event.price, int(event.reduce_only)
+        order.last_at, order.log_position = event.time, recorded.position
+        self._orders.change(key, order)
+
+    def _withdrawal_held(self, recorded: Recorded, event: WithdrawalHeld) -> None:
+        self._touch(recorded, event.account)
+        key = (event.account, event.withdrawal)
+        if self._holds.find(key) is not None:
+            raise BrokenInvariant(
+                f"log position {recorded.position}: withdrawal {event.withdrawal} of {event.account} is held twice")
+        self._holds.add(key, HoldRow(*key, event.asset, event.amount, event.time, recorded.position))
+
+    def _hold_ended(self, recorded: Recorded, event: WithdrawalSettled | WithdrawalCancelled) -> None:
+        self._touch(recorded, event.account)
+        key = (event.account, event.withdrawal)
+        if self._holds.find(key) is None:
+            raise BrokenInvariant(
+                f"log position {recorded.position}: withdrawal {event.withdrawal} of {event.account} ends, but nothing "
+                "is held for it")
+        self._holds.remove(key)
 
     def _funding_settled(self, recorded: Recorded, event: FundingSettled) -> None:
         self._touch(recorded, event.account)

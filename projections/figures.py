@@ -16,6 +16,7 @@ from ledger.amounts import FINEST, ONE, ZERO, divide_down, divide_up, plain
 from ledger.risk.collateral import ValueTiers
 from ledger.risk.liquidation import bankruptcy_price, liquidation_price, repriced_pool, slope_edges
 from ledger.risk.margin import Holding, PoolMargin, PositionMargin, PriceOf, Rules, Status, evaluate_pool, status
+from ledger.risk.open_orders import OpenOrder
 from ledger.risk.requirement import Brackets
 
 
@@ -73,13 +74,14 @@ class PoolFigures(NamedTuple):
 
 
 def pool_figures(pool: str, balances: Mapping[str, Decimal], holdings: Iterable[Holding], valuation: Valuation,
-                 rules: Rules) -> PoolFigures:
+                 rules: Rules, orders: Iterable[OpenOrder] = ()) -> PoolFigures:
     """The figures of one pool; exact but for the prices, which are rounded to 18 places (`ledger.risk.liquidation`).
 
+    Open orders count in the margins, not in the prices: they are cancelled before anything is liquidated.
     Either price is that of the position's instrument alone, all other marks as they are; None where there is none.
     """
     kept = list(holdings)
-    margin = evaluate_pool(balances, kept, valuation.price_of, rules)
+    margin = evaluate_pool(balances, kept, valuation.price_of, rules, orders=orders)
     shares = {row.holding[:3]: row for row in margin.positions}
     rows = []
     for holding in kept:

@@ -52,7 +52,10 @@ class FundMovementLine(NamedTuple):
 
 @dataclass(slots=True)
 class ShortfallRow:
-    """A loss beyond the whole equity of a pool, and how much of it the funds have covered."""
+    """A loss beyond the whole equity of a pool, and how much of it the funds have covered.
+
+    `recourse`: with `full` the account still owes it, with `limited` it does not.
+    """
 
     claim_id: str
     account: str
@@ -63,6 +66,7 @@ class ShortfallRow:
     uncovered: Decimal
     time: Time
     position: int
+    recourse: str
 
 
 FUNDS: Final = Table("view_funds", FundRow, key=("fund", "asset"))
@@ -127,7 +131,8 @@ class Funds(ReadModel):
             raise BrokenInvariant(f"log position {recorded.position}: shortfall {event.claim_id} is claimed twice")
         self._shortfalls.add(key, ShortfallRow(
             claim_id=event.claim_id, account=event.account, pool=event.pool, asset=event.asset, amount=event.amount,
-            covered=ZERO, uncovered=event.amount, time=event.time, position=recorded.position))
+            covered=ZERO, uncovered=event.amount, time=event.time, position=recorded.position,
+            recourse=event.recourse))
 
     def _covered(self, recorded: Recorded, event: ShortfallCovered) -> None:
         key = (event.claim_id,)

@@ -22,6 +22,7 @@ from ledger.events import (
     LiquidationCompleted,
     LiquidationOrderCancelled,
     LiquidationOrderPlaced,
+    LiquidationResultRecorded,
     LiquidationStarted,
     MarginCallExpired,
     MarginCallIssued,
@@ -102,7 +103,10 @@ class LiquidationTotalRow:
 
 @dataclass(slots=True)
 class LiquidationOrderRow:
-    """An order of a liquidation; `reason` is why it was cancelled. A fill flagged `order-closed` is none of its own."""
+    """An order of a liquidation; `reason` is why it was cancelled. A fill flagged `order-closed` is none of its own.
+
+    `result` is the last that the venue said of it; what it reports as filled is so only by the fills that come.
+    """
 
     order_id: str
     liquidation_id: str
@@ -119,6 +123,8 @@ class LiquidationOrderRow:
     placed_at: Time
     expires_at: Time
     closed_at: Time | None
+    result: str | None
+    result_at: Time | None
 
 
 @dataclass(slots=True)
@@ -159,6 +165,7 @@ class MarginCalls(ReadModel):
             LiquidationStarted: self._liquidation_started,
             LiquidationOrderPlaced: self._order_placed,
             LiquidationOrderCancelled: self._order_cancelled,
+            LiquidationResultRecorded: self._result_recorded,
             FillPosted: self._filled,
             ShortfallClaimed: self._shortfall_claimed,
             LiquidationCompleted: self._liquidation_completed}
@@ -212,12 +219,23 @@ class MarginCalls(ReadModel):
             order_id=event.order_id, liquidation_id=event.liquidation_id, account=event.account, pool=event.pool,
             instrument=event.instrument, position_side=event.position_side, side=event.side, size=event.size,
             filled=ZERO, limit_price=event.limit_price, state=OPEN, reason=None, placed_at=event.time,
-            expires_at=event.expires_at, closed_at=None))
+            expires_at=event.expires_at, closed_at=None, result=None, result_at=None))
 
     def _order_cancelled(self, recorded: Recorded, event: LiquidationOrderCancelled) -> None:
         order = self._order(recorded, event.order_id)
         order.state = EXPIRED if event.reason == "expired" else CANCELLED
         order.reason, order.filled, order.closed_at = event.reason, event.filled, event.time
+
+    def _result_recorded(self, recorded: Recorded, event: LiquidationResultRecorded) -> None:
+        order = (self._order(recorded, event.liquidation_order_id) if event.order_open
+                 else self._orders.find((event.liquidation_order_id,)))
+        # The venue may speak of an order that this ledger never placed, or placed for another account.
+        if order is None or order.account != event.account:
+            return
+        order.result, order.result_at = event.result, event.time
+        if event.order_open and event.result != FILLED:
+            order.state, order.closed_at = event.result, event.time
+        self._orders.change((order.order_id,), order)
 
     def _filled(self, recorded: Recorded, event: FillPosted) -> None:
         # A fill may name what it likes; the ledger flags one that names no open order of its account.

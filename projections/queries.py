@@ -1,32 +1,30 @@
-"""The questions that several faces ask (command, HTTP): rows of the read models, and an account's figures at marks.
+"""The questions that several faces ask (command, HTTP) of the read models: rows, statements, the trial balance.
 
-Rows come as the row types of the models; `as_fields` makes any of them a JSON object. An account's figures come from
-a clearing house that the log was folded into, by the ledger's own rules. This file never writes to a table, never
-opens a database, and never decides anything.
+Rows come as the row types of the models; `as_fields` makes any of them a JSON object. An account's figures at marks
+are in `projections.account_report`. This file never writes to a table, never opens a database, and never decides
+anything.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
+from itertools import count
 from typing import Any, Final, NamedTuple, TypeVar, get_args, get_type_hints
 
-from ledger import account as accounts
-from ledger.account import AccountState, Stamp
 from ledger.amounts import ZERO, Time, exact, nanoseconds, rfc3339
-from ledger.clearing_house import ClearingHouse
-from ledger.events import Cause
-from ledger.postings import CROSS
-from projections.accounts import ACCOUNTS, AccountRow
+from ledger.states import ALL
+from projections.accounts import ACCOUNTS, POSITIONS, AccountRow
 from projections.database import Connection
-from projections.figures import PoolFigures, Valuation, entry_price, free_collateral, pool_figures, withdrawable_value
 from projections.journal import JOURNAL, TRIAL_BALANCE, JournalLine, TrialBalanceRow
 from projections.margin_calls import MARGIN_CALLS, MarginCallRow
-from projections.records import RECORDS, RecordLine
+from projections.markets import HALTS, HaltRow
+from projections.records import APPLIED, RECORDS, RecordLine
 from projections.tables import Table
 
 R = TypeVar("R")
@@ -91,14 +89,38 @@ def margin_calls(connection: Connection, *, account: str | None = None,
     return select(connection, MARGIN_CALLS, {"account": account, "state": state}, order=("issued_position",))
 
 
+def halts(connection: Connection, account: str) -> Iterator[HaltRow]:
+    """The halts in force that concern an account: its own, those of all, and those of what it holds."""
+    scopes = {ALL, account, *(row.instrument for row in select(connection, POSITIONS, {"account": account}))}
+    return (row for row in select(connection, HALTS) if row.scope in scopes)
+
+
 def records(connection: Connection, source: str, record: str) -> list[RecordLine]:
     """All outcomes of a record's id, in log order: the first spent it, later ones were conflicts."""
     return list(select(connection, RECORDS, {"source": source, "record_id": record}))
 
 
-def records_at_line(connection: Connection, source: str, line: int) -> list[RecordLine]:
-    """The outcomes of what stood in this line of a source."""
-    return list(select(connection, RECORDS, {"source": source, "line": line}))
+def replays(connection: Connection, source: str, record: str) -> list[RecordLine]:
+    """The outcomes of the dead letter's replays (`ID#r1`, `ID#r2` ...), in order."""
+    found: list[RecordLine] = []
+    for number in count(1):
+        rows = records(connection, source, f"{record}#r{number}")
+        if not rows:
+            return found
+        found += rows
+    return found
+
+
+def refusals(connection: Connection, *, outcome: str | None = None, reason: str | None = None,
+             source: str | None = None, record_type: str | None = None) -> Iterator[RecordLine]:
+    """Records that were rejected or refused, in log order."""
+    found = select(connection, RECORDS, {"outcome": outcome, "reason": reason, "source": source, "type": record_type})
+    return (row for row in found if row.outcome != APPLIED)
+
+
+def records_at(connection: Connection, source: str, **place: int) -> list[RecordLine]:
+    """The outcomes of what stood at a place of a source: its `line`, or its `partition` and `offset`."""
+    return list(select(connection, RECORDS, {"source": source, **place}))
 
 
 def sources(connection: Connection) -> list[str]:
@@ -117,7 +139,7 @@ class Sum(NamedTuple):
 
 
 class StatementLine(NamedTuple):
-    """A posting to an account, and the account's balance of the asset after it."""
+    """A posting to an account, and what the account and the pool have of the asset after it."""
 
     position: int
     time: str
@@ -126,10 +148,15 @@ class StatementLine(NamedTuple):
     asset: str
     amount: Decimal
     balance: Decimal
+    pool_balance: Decimal
 
 
 class StatementBalance(NamedTuple):
-    """What an account had of an asset before the first line, what came and went, and what it had after the last."""
+    """What an account had of an asset before the first line, what came and went, and what it had after the last.
+
+    Of the whole account what an event moves between its pools is neither a credit nor a debit. Opening + credits +
+    debits = closing.
+    """
 
     asset: str
     opening: Decimal
@@ -138,11 +165,32 @@ class StatementBalance(NamedTuple):
     closing: Decimal
 
 
+class StatementPool(NamedTuple):
+    """The same of one pool, by each posting; opening and closing of all pools sum to those of the account."""
+
+    pool: str
+    asset: str
+    opening: Decimal
+    credits: Decimal
+    debits: Decimal
+    closing: Decimal
+
+
+class StatementTotal(NamedTuple):
+    """What all events of a type brought the account (+) or took from it (-) in the period; zero is left out."""
+
+    topic: str
+    asset: str
+    amount: Decimal
+
+
 class Statement(NamedTuple):
     """An account over a span of log time: from `start` on, before `end`."""
 
     account: str
     balances: list[StatementBalance]
+    pools: list[StatementPool]
+    totals: list[StatementTotal]
     lines: list[StatementLine]
 
 
@@ -163,188 +211,63 @@ def trial_balance(connection: Connection) -> tuple[list[TrialBalanceRow], list[S
     return rows, [Sum(asset, total) for asset, total in sums.items()]
 
 
+class _Running:
+    """The opening balance of a thing, what came and what went, and what it has."""
+
+    __slots__ = ("credits", "debits", "held", "opening")
+
+    def __init__(self) -> None:
+        self.opening = self.credits = self.debits = self.held = ZERO
+
+    def add(self, amount: Decimal, *, is_before: bool) -> Decimal:
+        """One amount more, before the period or in it; what is held after it."""
+        self.held += amount
+        if is_before:
+            self.opening = self.held
+        elif amount > 0:
+            self.credits += amount
+        else:
+            self.debits += amount
+        return self.held
+
+    def figures(self) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+        return self.opening, self.credits, self.debits, self.held
+
+
 def statement(connection: Connection, account: str, *, start: int | None = None,
               end: int | None = None) -> Statement:
-    """The postings of an account with log time in [start, end), and its balances before, between and after.
-
-    What an event moves between pools of the account is in the lines, and neither a credit nor a debit.
-    """
-    opening: dict[str, Decimal] = {}
-    running: dict[str, Decimal] = {}
-    # (log position, asset) -> what the event brought the account (+) or took from it (-)
-    moved: dict[tuple[int, str], Decimal] = {}
+    """The postings of an account with log time in [start, end), and its balances before, between and after."""
+    # By asset, with an event's postings taken together; by pool and asset, posting by posting.
+    whole: defaultdict[str, _Running] = defaultdict(_Running)
+    pools: defaultdict[tuple[str, str], _Running] = defaultdict(_Running)
+    totals: defaultdict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
+    moved: dict[str, Decimal] = {}
     lines = []
     with exact():
+        position, is_before = 0, True
         for line in select(connection, JOURNAL, {"account": account}):
             # Times are compared as numbers: as texts, a fraction of a second would come before the whole one.
             time, asset, amount = nanoseconds(line.time), line.asset, Decimal(line.amount)
             if end is not None and time >= end:
                 break
-            balance = running[asset] = running.get(asset, ZERO) + amount
-            if start is not None and time < start:
-                opening[asset] = balance
-                continue
-            moved[line.position, asset] = moved.get((line.position, asset), ZERO) + amount
-            lines.append(StatementLine(line.position, line.time, line.topic, line.pool, asset, amount, balance))
-        credited, debited = _sums(moved, 1), _sums(moved, -1)
-        balances = [StatementBalance(asset, opening.get(asset, ZERO), credited.get(asset, ZERO),
-                                     debited.get(asset, ZERO), running[asset]) for asset in sorted(running)]
-    return Statement(account, balances, lines)
+            if line.position != position:
+                _take(whole, moved, is_before=is_before)
+                position, is_before = line.position, start is not None and time < start
+            moved[asset] = moved.get(asset, ZERO) + amount
+            pool_balance = pools[line.pool, asset].add(amount, is_before=is_before)
+            if not is_before:
+                totals[line.topic, asset] += amount
+                lines.append(StatementLine(line.position, line.time, line.topic, line.pool, asset, amount,
+                                           whole[asset].held + moved[asset], pool_balance))
+        _take(whole, moved, is_before=is_before)
+    return Statement(
+        account, [StatementBalance(asset, *row.figures()) for asset, row in sorted(whole.items())],
+        [StatementPool(*key, *row.figures()) for key, row in sorted(pools.items())],
+        [StatementTotal(*key, amount) for key, amount in sorted(totals.items()) if amount], lines)
 
 
-def _sums(moved: Mapping[tuple[int, str], Decimal], sign: int) -> dict[str, Decimal]:
-    """The amounts of one sign, by asset."""
-    sums: dict[str, Decimal] = {}
-    for (_, asset), amount in moved.items():
-        if amount * sign > 0:
-            sums[asset] = sums.get(asset, ZERO) + amount
-    return sums
-
-
-# --- an account's figures at marks -------------------------------------------------------------------------------
-
-
-class BalanceLine(NamedTuple):
-    """A balance of a pool: its worth at marks, and how much of it may be taken out now (cross only)."""
-
-    pool: str
-    asset: str
-    amount: Decimal
-    value: Decimal | None
-    withdrawable: Decimal
-
-
-class PoolLine(NamedTuple):
-    """A pool at marks: `status` is what the log says of it, `status_by_marks` what its figures alone say."""
-
-    pool: str
-    status: str
-    status_by_marks: str
-    account_equity: Decimal
-    margin_equity: Decimal
-    collateral_value: Decimal
-    unrealised_pnl: Decimal
-    initial_margin: Decimal
-    maintenance_margin: Decimal
-    margin_ratio: Decimal | None
-    free_collateral: Decimal
-    withdrawable: Decimal
-    call_id: str | None
-    liquidation_id: str | None
-
-
-class PositionLine(NamedTuple):
-    """A position at its mark; margins, notional and PnL in the valuation asset."""
-
-    pool: str
-    instrument: str
-    position_side: str
-    size: Decimal
-    entry_price: Decimal
-    mark: Decimal
-    notional: Decimal | None
-    unrealised_pnl: Decimal | None
-    accrued_funding: Decimal
-    initial_margin: Decimal | None
-    maintenance_margin: Decimal | None
-    liquidation_price: Decimal | None
-    bankruptcy_price: Decimal | None
-    leverage: Decimal | None
-
-
-class AccountReport(NamedTuple):
-    """All that an account has and is worth, at the log position where the house stands."""
-
-    account: str
-    kind: str
-    margin_mode: str
-    position_mode: str
-    status: str
-    rulebook: str
-    valuation_asset: str
-    pools: list[PoolLine]
-    balances: list[BalanceLine]
-    positions: list[PositionLine]
-
-
-def account_report(house: ClearingHouse, account: str) -> AccountReport | None:
-    """The figures of an account at the marks of the log's end; None where there is no such account."""
-    state = house.accounts.get(account)
-    if state is None:
-        return None
-    with exact():
-        rules = house.rules(state)
-        valuation = _valuation(house, rules.valuation_asset)
-        free = withdrawable(house, state)
-        pools: list[PoolLine] = []
-        balances: list[BalanceLine] = []
-        positions: list[PositionLine] = []
-        for name in state.pools():
-            held = state.balances.get(name, {})
-            figures = pool_figures(name, held, house.holdings(state, name), valuation, rules)
-            pools.append(_pool_line(state, figures, any(free.values())))
-            for asset, amount in sorted(held.items()):
-                price = valuation.price_of(asset)
-                balances.append(BalanceLine(name, asset, amount, None if price is None else amount * price,
-                                            free.get(asset, ZERO) if name == CROSS else ZERO))
-            positions += _position_lines(figures)
-        return AccountReport(account, state.kind, state.margin_mode, state.position_mode, _status(state, None),
-                             f"{rules.name} {rules.version}", rules.valuation_asset, pools, balances, positions)
-
-
-def withdrawable(house: ClearingHouse, state: AccountState) -> dict[str, Decimal]:
-    """How much of each asset would be let out now, as `decide_withdraw` does it: what accrued is settled first."""
-    stamp = Stamp(house.log_time, Cause(source="", type="withdrawal"))
-    settled = accounts.decide_settle_funding(state, house.markets, house.assets, stamp)
-    if settled is not None:
-        state = accounts.evolve(state, settled)
-    rules, held = house.rules(state), state.balances.get(CROSS, {})
-    margin = house.margin(state)
-    is_stale = any(house.is_blocked(state, pool) for pool in state.pools())
-    if state.calls or state.liquidations or state.due or margin.unpriced or is_stale:
-        return dict.fromkeys(held, ZERO)
-    price_of = house.price_of(rules)
-    return {asset: accounts.withdrawable(balance=amount, price=price_of(asset), tiers=rules.collateral(asset),
-                                         margin=margin, quantum=house.assets[asset].quantum)
-            for asset, amount in held.items()}
-
-
-def _valuation(house: ClearingHouse, asset: str) -> Valuation:
-    marks = {name: market.mark for name, market in house.markets.items() if market.mark is not None}
-    return Valuation(marks, lambda held: () if held == asset else house.path_of(asset, held) or None)
-
-
-def _status(state: AccountState, pool: str | None) -> str:
-    """What stands open on a pool, or on any pool; the same words as `view_pools`."""
-    for status, places in (("liquidation", {*state.liquidations, *state.due}), ("margin-call", set(state.calls)),
-                           ("warning", set(state.warned))):
-        if places if pool is None else pool in places:
-            return status
-    return "healthy"
-
-
-def _pool_line(state: AccountState, figures: PoolFigures, pays_out: bool) -> PoolLine:
-    pool, margin = figures.pool, figures.margin
-    call, running = state.calls.get(pool), state.liquidations.get(pool)
-    return PoolLine(
-        pool=pool, status=_status(state, pool),
-        status_by_marks=figures.status if state.is_margined else "not-margined",
-        account_equity=margin.account_equity, margin_equity=margin.margin_equity,
-        collateral_value=margin.collateral_value, unrealised_pnl=margin.unrealised_pnl,
-        initial_margin=margin.initial_margin, maintenance_margin=margin.maintenance_margin,
-        margin_ratio=margin.ratio, free_collateral=free_collateral(margin),
-        withdrawable=withdrawable_value(margin) if pays_out and pool == CROSS else ZERO,
-        call_id=None if call is None else call.call_id,
-        liquidation_id=None if running is None else running.liquidation_id)
-
-
-def _position_lines(figures: PoolFigures) -> Iterator[PositionLine]:
-    for row in figures.positions:
-        holding, margin = row.holding, row.margin
-        yield PositionLine(
-            pool=figures.pool, instrument=holding.instrument, position_side=holding.position_side, size=holding.size,
-            entry_price=entry_price(holding), mark=holding.mark, notional=margin and margin.notional,
-            unrealised_pnl=margin and margin.unrealised_pnl, accrued_funding=holding.accrued,
-            initial_margin=margin and margin.initial_margin, maintenance_margin=margin and margin.maintenance_margin,
-            liquidation_price=row.liquidation_price, bankruptcy_price=row.bankruptcy_price,
-            leverage=holding.leverage)
+def _take(whole: Mapping[str, _Running], moved: dict[str, Decimal], *, is_before: bool) -> None:
+    """What an event moved of each asset, once all of its postings are seen."""
+    for asset, amount in moved.items():
+        whole[asset].add(amount, is_before=is_before)
+    moved.clear()

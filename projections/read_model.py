@@ -16,6 +16,7 @@ from ledger.errors import BrokenInvariant
 from ledger.events import Event, Recorded
 from ledger.postings import Posting, postings
 from projections.accounts import Accounts
+from projections.activity import Activity
 from projections.database import Connection
 from projections.funds import Funds
 from projections.journal import Journal
@@ -27,7 +28,8 @@ from projections.trades import Trades
 
 __all__ = ["ALL", "PAGE_EVENTS_MAX", "ReadModel", "ReadModels"]
 
-ALL: Final[tuple[type[ReadModel], ...]] = (Accounts, MarginCalls, Markets, Funds, Journal, Records, Trades)
+ALL: Final[tuple[type[ReadModel], ...]] = (
+    Accounts, Activity, MarginCalls, Markets, Funds, Journal, Records, Trades)
 
 # A page is one transaction: long enough to spread the cost of its commit, short enough not to hold up a writer.
 PAGE_EVENTS_MAX: Final = 2_000
@@ -60,7 +62,7 @@ class ReadModels:
         self._indexed = False
 
     def create(self) -> None:
-        """Make the tables that are not there yet; models that are new start before the first event."""
+        """Make the tables that are not there yet; models that are new, or were of another shape, start at the start."""
         with self._transaction():
             self._create()
 
@@ -162,6 +164,16 @@ class ReadModels:
         cursor = self._connection.cursor()
         cursor.execute('CREATE TABLE IF NOT EXISTS view_position ("view" TEXT NOT NULL, '
                        '"log_position" BIGINT NOT NULL, PRIMARY KEY ("view"))')
+        cursor.execute('CREATE TABLE IF NOT EXISTS view_shape ("view" TEXT NOT NULL, "shape" TEXT NOT NULL, '
+                       'PRIMARY KEY ("view"))')
+        shapes = dict(cursor.execute('SELECT "view", "shape" FROM view_shape'))
+        for model in self._types:
+            if shapes.get(model.NAME) != model.shape():
+                for name in model.TABLES:
+                    cursor.execute(f"DROP TABLE IF EXISTS {name}")
+                for kept in ("view_position", "view_shape"):
+                    cursor.execute(f'DELETE FROM {kept} WHERE "view" = ?', (model.NAME,))
+                cursor.execute('INSERT INTO view_shape ("view", "shape") VALUES (?, ?)', (model.NAME, model.shape()))
         for table in self._tables.values():
             cursor.execute(table.create)
         cursor.executemany(

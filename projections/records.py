@@ -15,10 +15,12 @@ from ledger.events import (
     EVENTS,
     Event,
     FundMovementRefused,
+    IsolatedMarginRefused,
     PriceRecorded,
     PriceRejected,
     Recorded,
     RecordRejected,
+    TransferRefused,
     WithdrawalRefused,
 )
 from ledger.postings import postings
@@ -33,7 +35,11 @@ BEYOND_FUND: Final = "beyond-fund"
 
 
 class RecordLine(NamedTuple):
-    """A record and its outcome; `time` is log time at the outcome, `record_time` what the record said."""
+    """A record and its outcome; `time` is log time at the outcome, `record_time` what the record said.
+
+    `field` is the one at fault of a record that was rejected for one; `replay_of` the id of the dead letter that the
+    record tries again.
+    """
 
     source: str
     type: str
@@ -48,6 +54,8 @@ class RecordLine(NamedTuple):
     message: str | None
     time: str
     record_time: str | None
+    field: str | None
+    replay_of: str | None
 
 
 RECORDS: Final = Table("view_records", RecordLine, key=("position",), indexes=(("source", "record_id"),))
@@ -68,25 +76,28 @@ class Records(ReadModel):
     def steps(self) -> Mapping[type[Event], Step]:
         """The events that answer a record, but for accepted prices."""
         return dict.fromkeys(OUTCOMES, self._applied) | {
-            RecordRejected: self._rejected, PriceRejected: self._rejected,
-            WithdrawalRefused: self._withdrawal_refused, FundMovementRefused: self._fund_movement_refused}
+            RecordRejected: self._rejected, PriceRejected: self._rejected, WithdrawalRefused: self._refused,
+            TransferRefused: self._refused, IsolatedMarginRefused: self._refused,
+            FundMovementRefused: self._fund_movement_refused}
 
     def _applied(self, recorded: Recorded, event: Event) -> None:
         self._note(recorded, APPLIED, None, None)
 
     def _rejected(self, recorded: Recorded, event: RecordRejected | PriceRejected) -> None:
-        self._note(recorded, REJECTED, event.reason, event.message)
+        field = event.field if isinstance(event, RecordRejected) else None
+        self._note(recorded, REJECTED, event.reason, event.message, field)
 
-    def _withdrawal_refused(self, recorded: Recorded, event: WithdrawalRefused) -> None:
+    def _refused(self, recorded: Recorded, event: WithdrawalRefused | TransferRefused | IsolatedMarginRefused) -> None:
         self._note(recorded, REFUSED, event.reason, event.message)
 
     def _fund_movement_refused(self, recorded: Recorded, event: FundMovementRefused) -> None:
         self._note(recorded, REFUSED, BEYOND_FUND, event.message)
 
-    def _note(self, recorded: Recorded, outcome: str, reason: str | None, message: str | None) -> None:
+    def _note(self, recorded: Recorded, outcome: str, reason: str | None, message: str | None,
+              field: str | None = None) -> None:
         event = recorded.event
         cause = event.cause
         self._records.append((
             cause.source, cause.type, cause.id, cause.line, cause.partition, cause.offset, recorded.position,
             event.TOPIC, outcome, reason, message, rfc3339(event.time),
-            None if cause.time is None else rfc3339(cause.time)))
+            None if cause.time is None else rfc3339(cause.time), field, cause.replay_of))

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
+from hashlib import sha256
 from operator import attrgetter
 from types import NoneType
 from typing import Any, ClassVar, Final, Generic, TypeVar, get_args, get_type_hints
@@ -69,8 +70,10 @@ class Table(Generic[R]):
         self.columns = tuple(field.name for field in fields(row)) if is_dataclass(row) else tuple(hints)
         self.values = tuple(column for column in self.columns if column not in key)
         self._forms = {column: _FORMS[kind] for column, (kind, _) in kinds.items() if kind in _FORMS}
+        # The key's columns come first: of a table kept in key order whose key stands elsewhere, SQLite's own check
+        # (3.40) takes one column for another, and finds damage where there is none.
         self.create = (f"CREATE TABLE IF NOT EXISTS {name} ("
-                       + ", ".join(f'"{column}" {_sql_type(*kinds[column])}' for column in self.columns)
+                       + ", ".join(f'"{column}" {_sql_type(*kinds[column])}' for column in (*key, *self.values))
                        + f", PRIMARY KEY ({_quoted(key)})){_IN_KEY_ORDER}")
         self.indexes = tuple(
             f"CREATE INDEX IF NOT EXISTS {name}_by_{'_'.join(index)} ON {name} ({_quoted(index)})" for index in indexes)
@@ -78,6 +81,7 @@ class Table(Generic[R]):
         self.select = f"SELECT {_quoted(self.columns)} FROM {name}"
         self.select_one = f"{self.select} WHERE {where}"
         self.select_all = f"{self.select} ORDER BY {_quoted(key)}"
+        self.select_keys = f'SELECT {_quoted(key)} FROM {name} WHERE "{key[0]}" = ?'
         self.insert = (f"INSERT INTO {name} ({_quoted(self.columns)}) "
                        f"VALUES ({', '.join('?' for _ in self.columns)})")
         self.update = f"UPDATE {name} SET {_matched(self.values, ', ')} WHERE {where}"
@@ -160,6 +164,12 @@ class Rows(Generic[R]):
         else:
             del self._rows[key]
 
+    def stored_keys(self, first: str) -> list[Key]:
+        """The keys whose first field is this, as they were when last flushed."""
+        if self._is_whole():
+            return []
+        return [tuple(key) for key in self._connection.cursor().execute(self.table.select_keys, (first,))]
+
     def flush(self, connection: Connection) -> None:
         """Write what has changed since the last flush: removals, then additions, then changes."""
         cursor = connection.cursor()
@@ -177,14 +187,18 @@ class Rows(Generic[R]):
             self._changed.clear()
 
     def _load(self, key: Key) -> R | None:
-        cursor = self._connection.cursor()
-        if self._whole is None:
-            self._whole = cursor.execute(f"SELECT 1 FROM {self.table.name} LIMIT 1").fetchone() is None
-            if self._whole:
-                return None
-        stored = cursor.execute(self.table.select_one, key).fetchone()
+        if self._is_whole():
+            return None
+        stored = self._connection.cursor().execute(self.table.select_one, key).fetchone()
         row = self._rows[key] = None if stored is None else self.table.read(stored)
         return row
+
+    def _is_whole(self) -> bool:
+        """Whether the table was empty when first asked for, so that all of its rows are here."""
+        if self._whole is None:
+            self._whole = self._connection.cursor().execute(
+                f"SELECT 1 FROM {self.table.name} LIMIT 1").fetchone() is None
+        return self._whole
 
 
 class Lines:
@@ -216,6 +230,8 @@ class ReadModel(ABC):
     SHAPES: ClassVar[tuple[Table[Any], ...]]
     # Table name -> the statement that creates it.
     TABLES: ClassVar[Mapping[str, str]]
+    # Counted up when the same tables are filled in another way, so that stored ones are built anew.
+    VERSION: ClassVar[int] = 1
 
     def __init_subclass__(cls) -> None:
         cls.TABLES = {table.name: table.create for table in cls.SHAPES}
@@ -225,6 +241,12 @@ class ReadModel(ABC):
         self._postings = postings
         self._kept: list[Rows[Any] | Lines] = []
         self._steps = self.steps()
+
+    @classmethod
+    def shape(cls) -> str:
+        """What the model's tables are made of; stored beside them, so that those of an older make are known."""
+        indexes = [index for table in cls.SHAPES for index in table.indexes]
+        return sha256("\n".join((str(cls.VERSION), *cls.TABLES.values(), *indexes)).encode()).hexdigest()[:16]
 
     @abstractmethod
     def steps(self) -> Mapping[type[Event], Step]:

@@ -13,9 +13,9 @@ from infra.store.address import PostgresAddress
 
 
 @contextmanager
-def new_shard(dsn: str) -> Iterator[PostgresAddress]:
+def new_shard(dsn: str, name: str | None = None) -> Iterator[PostgresAddress]:
     """The address of a shard that nobody else uses."""
-    address = PostgresAddress(dsn, f"test_{uuid.uuid4().hex[:16]}")
+    address = PostgresAddress(dsn, name or f"test_{uuid.uuid4().hex[:16]}")
     try:
         yield address
     finally:

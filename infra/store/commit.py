@@ -7,9 +7,14 @@ touches a database.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from eventsourcing.persistence import Notification, StoredEvent
+
+from ledger.errors import LedgerUnreadable
+
+# What a ledger's tables and settings look like, as it says of itself; whole numbers that grow by one.
+FORMAT: Final = "1"
 
 # (source, kind, key): kind `id` for records that carry one, `at` for those known by their place, `price` for
 # sequenced prices of no market, `conflict` for a record whose id other content spent (key: id and hash).
@@ -32,6 +37,18 @@ class Head(NamedTuple):
     log_time: int
     frontier: bytes
     root: bytes
+
+
+def require_format(settings: Mapping[str, str]) -> None:
+    """LedgerUnreadable unless the settings are those of a ledger of this format, or of one not yet begun."""
+    found = settings.get("format")
+    if not settings or found == FORMAT:
+        return
+    if found is not None and found.isascii() and found.isdigit() and int(found) < int(FORMAT):
+        raise LedgerUnreadable(f"expected a ledger of format {FORMAT}, came format {found!r}, which is older; "
+                               "`clearing upgrade LEDGER` brings it up and keeps a backup")
+    raise LedgerUnreadable(f"expected a ledger of format {FORMAT}, came format {found!r}; a newer version of this "
+                           "software wrote it: use that one, or a newer one")
 
 
 class Commit(NamedTuple):

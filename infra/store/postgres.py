@@ -65,6 +65,8 @@ TABLES: Final[tuple[LiteralString, ...]] = (
     # The library lets these be missing; a row without them is no event.
     "ALTER TABLE {schema}.stored_events ALTER topic SET NOT NULL, ALTER state SET NOT NULL",
     # Who writes, for people to read: the backend whose lock it is, and the process behind it.
+    # How far a relay has published: `infra.streams.outflow` alone writes it.
+    "CREATE TABLE {schema}.relay_position (name TEXT PRIMARY KEY, position BIGINT NOT NULL)",
     "CREATE TABLE {schema}.ledger_writer (id INT PRIMARY KEY CHECK (id = 1), backend INT NOT NULL, "
     "holder TEXT NOT NULL)",
 )

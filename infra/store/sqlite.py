@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
 
-from eventsourcing.persistence import IntegrityError, StoredEvent
+from eventsourcing.persistence import IntegrityError, ProcessRecorder, StoredEvent
 from eventsourcing.sqlite import (
     SQLITE3_DEFAULT_LOCK_TIMEOUT,
     SQLiteConnection,
@@ -45,6 +45,8 @@ TABLES: Final = (
     "position INTEGER NOT NULL, PRIMARY KEY (source, kind, record_key)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS stream_position (source TEXT NOT NULL, partition INTEGER NOT NULL, "
     "next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (source, partition)) WITHOUT ROWID",
+    # How far a relay has published: `infra.streams.outflow` alone writes it.
+    "CREATE TABLE IF NOT EXISTS relay_position (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 )
 
 
@@ -179,6 +181,14 @@ class Factory(SQLiteFactory):
         super().__init__(env)
         self.datastore.close()
         self.datastore = _Datastore(db_name=str(self.env.get(self.SQLITE_DBNAME)), originator_id_type="text")
+
+    def process_recorder(self) -> ProcessRecorder:
+        """The recorder over its tables. Where they cannot be made, no connection keeps the file locked."""
+        try:
+            return super().process_recorder()
+        except BaseException:
+            self.datastore.close()
+            raise
 
 
 def file_uri(path: str) -> str:

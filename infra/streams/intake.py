@@ -1,463 +1,217 @@
-"""The worker: reads the topics into shards, each record exactly once (docs/streaming.md has the protocol).
+"""Intake: records from Kafka into a shard's ledger, each applied once, positions in the ledger's own database.
 
-Two consumers: a member of the group on `accounts`, whose partitions are the shards, and a reader of all prices and
-control. Offsets live in the ledger and move with the events; those of the group are for tools that show lag. A shard
-is claimed when its partition is assigned, so that whoever had it before can commit nothing more. This file decides
-nothing of a record, and retries whatever is not the record's fault.
+One shard is one partition of the accounts topic and all of prices and control. Partitions are claimed under a new
+epoch, read from where the ledger stands, and moved in the commit of the records. Offsets of the group are committed
+afterwards, for those who watch lag; they are never read. What no model accepts is recorded as rejected; what Kafka or
+the store does not answer is tried again by starting anew from the last commit, never dead-lettered. This file never
+decides what becomes of a record.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
-from eventsourcing.persistence import PersistenceError
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError
+from pydantic_core import from_json, to_json
 
-from infra.shard import Outcome
-from infra.store.address import PostgresAddress, shard_address
-from infra.streams.arrivals import Place
-from infra.streams.cluster import Cluster, ClusterFault, cluster_id, facts_of
-from infra.streams.envelope import record_of
-from infra.streams.lane import Lane
-from infra.streams.records import Delivered, read
-from infra.streams.records import Place as RecordPlace
-from infra.streams.topics import ACCOUNTS, CONTROL, PRICES, full_name, shards_of
-from infra.venue import SimulatedVenue
+from infra.metrics import Vitals
+from infra.shard import Shard
+from infra.streams.records import Delivered, Place, read
+from infra.streams.topics import ACCOUNTS, CONTROL, INPUTS, PRICES
 from ledger.amounts import NANOSECONDS
-from ledger.errors import LedgerLocked
+from ledger.commands import MoveClock, MoveFund
 
-log = logging.getLogger("clearing.worker")
+RECORDS_PER_BATCH: Final = 1_000
+POLL_MS: Final = 100
+# Of so many last records so many rejected: the stream is not what this ledger is for, and a human looks first.
+BREAKER_WINDOW: Final = 1_000
+BREAKER_REJECTED: Final = 900
+# How often the ends of the partitions are asked for, to tell the lag.
+ENDS_SECONDS: Final = 1.0
+CLOCK_SOURCE: Final = "clock"
+_CONFLUENT_MAGIC: Final = 0
+_CONFLUENT_HEADER_BYTES: Final = 5
+_STRUCTURED: Final = b"application/cloudevents+json"
 
-GROUP: Final = "clearing-worker"
-# A worker that is gone is replaced after this; the broker's own floor is 6 s unless told otherwise.
-SESSION_SECONDS: Final = 6
-# Opening a large ledger takes minutes, in which nothing is polled; heartbeats go on meanwhile.
-POLL_INTERVAL_SECONDS_MAX: Final = 900
-# Records that may wait per partition before it is paused, and below which it is resumed.
-WAITING_MAX: Final = 10_000
-WAITING_LOW: Final = 2_000
-POLL_RECORDS_MAX: Final = 2_000
-# At the end of all partitions the worker waits this long for the next record of each consumer, in turn.
-IDLE_MS: Final = 10
-# Whatever is not the record's fault is tried again, first after this, at last after that.
-RETRY_SECONDS: Final = 0.5
-RETRY_SECONDS_MAX: Final = 15.0
-CHECK_SECONDS: Final = 1.0
+log = logging.getLogger(__name__)
 
 
 class IntakeStopped(Exception):
-    """The worker must not go on; the message says what was expected, what came, and what to do."""
+    """Intake cannot go on by itself; the message says what stands against it and what to do."""
 
 
-@dataclass(frozen=True)
+def unframed(value: bytes | None, headers: Mapping[str, bytes]) -> bytes:
+    """A message's record: its value, without a schema registry's frame, or the `data` of a structured CloudEvent.
+
+    What is no such thing is given back as it is, to be rejected with its bytes.
+    """
+    raw = value or b""
+    if len(raw) > _CONFLUENT_HEADER_BYTES and raw[0] == _CONFLUENT_MAGIC and raw[_CONFLUENT_HEADER_BYTES:][:1] == b"{":
+        raw = raw[_CONFLUENT_HEADER_BYTES:]
+    if headers.get("content-type", b"").split(b";")[0].strip() == _STRUCTURED:
+        with suppress(ValueError):
+            envelope = from_json(raw)
+            if isinstance(envelope, dict) and isinstance(envelope.get("data"), dict):
+                # The text of `data` as it stood: a number must not pass through a float.
+                return _data_of(raw) or to_json(envelope["data"])
+    return raw
+
+
+def _data_of(raw: bytes) -> bytes | None:
+    """The very bytes of the member `data` of a JSON object, None where they are not found plainly."""
+    text, decoder = raw.decode(), json.JSONDecoder(parse_float=str, parse_int=str)
+    at = text.find('"data"')
+    while at >= 0:
+        start = text.find("{", at)
+        if start < 0:
+            return None
+        if text[at + 6:start].strip() == ":":
+            with suppress(ValueError):
+                _, end = decoder.raw_decode(text, start)
+                return text[start:end].encode()
+        at = text.find('"data"', at + 1)
+    return None
+
+
 class Intake:
-    """How a worker works. `future_tolerance` in seconds; `breaker`: of how many last records most may be rejected."""
+    """One shard's consumers. Open it, step it, close it; after any fault a new one goes on from the last commit."""
 
-    cluster: Cluster
-    ledger: Path | PostgresAddress
-    venue: SimulatedVenue | None = None
-    batch: int = 1_000
-    future_tolerance: int = 60
-    breaker: int = 1_000
-    instance: str | None = None
-    group: str = GROUP
-    session_seconds: float = SESSION_SECONDS
+    def __init__(self, shard: Shard, bootstrap: str, *, partition: int, prefix: str, group: str,
+                 future_tolerance: int = 60, batch: int = RECORDS_PER_BATCH, vitals: Vitals | None = None,
+                 wall_clock: Callable[[], int] = time.time_ns) -> None:
+        self.shard, self.partition, self.prefix, self.batch = shard, partition, prefix, batch
+        self.group = f"{group}-positions-{partition}"
+        self.applied = 0
+        self.vitals = vitals
+        # partition -> next offset to read, and the end of the partition when last asked
+        self.positions: dict[TopicPartition, int] = {}
+        self.ends: dict[TopicPartition, int] = {}
+        self._bootstrap, self._wall_clock = bootstrap, wall_clock
+        self._tolerance = future_tolerance * NANOSECONDS
+        self._recent: deque[bool] = deque(maxlen=BREAKER_WINDOW)
+        self._asked = 0.0
+        self._consumer: Any = None
 
+    def open(self) -> None:
+        """Claim the shard's partitions and read control up to its present end, so that accounts find their markets.
 
-class Worker:
-    """Reads until told to stop. `lanes`: the shards that are ours, by number."""
-
-    def __init__(self, intake: Intake) -> None:
-        self.intake, self.cluster = intake, intake.cluster
-        self.lanes: dict[int, Lane] = {}
-        self.listeners: list[Callable[[int, list[Outcome]], None]] = []
-        self.turned = time.monotonic()
-        self.rebalances = 0
-        names = [full_name(self.cluster, topic) for topic in (CONTROL, ACCOUNTS, PRICES)]
-        self._ranks = {name: rank for rank, name in enumerate(names)}
-        self._control, self._accounts, self._prices = names
-        self._stopped = threading.Event()
-        self._made_anew: str | None = None
-        self._identities: Mapping[str, str] = {}
-        self._shards = 0
-        self._common: list[Place] = []
-        self._members: Any = None
-        self._reader: Any = None
-        # Partitions as the group gave them, taken up by the loop: True where they are fresh.
-        self._assigned: dict[int, bool] = {}
-        self._retry: dict[int, tuple[float, float]] = {}
-        # By shard: a moment by the wall clock, and where the partitions ended after it.
-        self._moments: dict[int, tuple[int, Mapping[Place, int]]] = {}
-        self._now = 0
-        self._committed_at = self._clock_at = 0.0
-
-    # --- the loop ------------------------------------------------------------------------------------------------
-
-    def stop(self) -> None:
-        """Finish the batch under way and leave; may be called from a signal handler or another thread."""
-        self._stopped.set()
-
-    def run(self) -> None:
-        """Work until `stop`. IntakeStopped, FeedBroken, ClusterFault: what must be mended first."""
-        try:
-            self._start()
-            while not self._stopped.is_set():
-                self._turn()
-        finally:
-            self._close()
-
-    def _turn(self) -> None:
-        self.turned = time.monotonic()
-        if self._made_anew is not None:
-            raise IntakeStopped(self._made_anew)
-        found = self._poll(self._reader, 0 if self._has_waiting() else IDLE_MS)
-        self._poll(self._members, 0 if found or self._has_waiting() else IDLE_MS)
-        self._settle_assignment()
-        for lane in list(self.lanes.values()):
-            if lane.is_open:
-                self._guarded(lane, self._apply)
-        self._balance()
-        self._commit_for_tools()
-        self._move_clocks()
-
-    def _has_waiting(self) -> bool:
-        return any(lane.is_open and len(lane.arrivals) for lane in self.lanes.values())
-
-    def _apply(self, lane: Lane) -> None:
-        outcomes = lane.apply(self.intake.batch, self._has_more)
-        if outcomes:
-            self._retry.pop(lane.number, None)
-            for listener in self.listeners:
-                listener(lane.number, outcomes)
-
-    def _guarded(self, lane: Lane, work: Callable[[Lane], None]) -> None:
-        """Run something on a lane; where its store fails, close it and try again later from what was committed."""
-        from kafka.errors import KafkaError, LogTruncationError
-
-        try:
-            work(lane)
-        except LogTruncationError as fault:
-            raise IntakeStopped(_truncated(fault)) from None
-        except (PersistenceError, LedgerLocked, sqlite3.Error, KafkaError, OSError) as fault:
-            _, wait = self._retry.get(lane.number, (0.0, RETRY_SECONDS / 2))
-            wait = min(2 * wait, RETRY_SECONDS_MAX)
-            self._retry[lane.number] = (time.monotonic() + wait, wait)
-            log.warning("shard %d: %s; tried again in %.1f s", lane.number, fault, wait)
-            lane.close()
-
-    # --- start and end -------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        from kafka import KafkaConsumer, TopicPartition
-        from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-
-        with self.cluster.admin() as admin:
-            self._shards = shards_of(admin, self.cluster)
-            found = facts_of(admin, self._ranks)
-            self._identities = {"kafka cluster": cluster_id(admin),
-                                **{f"kafka topic {name}": row.id for name, row in found.items()}}
-        self._common = [Place(name, number) for name in (self._control, self._prices)
-                        for number in range(found[name].partitions)]
-        options = {**self.cluster.options(), "enable_auto_commit": False, "auto_offset_reset": "none",
-                   "isolation_level": "read_committed", "max_poll_records": POLL_RECORDS_MAX,
-                   "allow_auto_create_topics": False}
-        self._reader = KafkaConsumer(**options)
-        self._reader.assign([TopicPartition(*place) for place in self._common])
-        for place in self._common:
-            # Until a shard says where it wants to read from.
-            self._reader.seek(TopicPartition(*place), 0)
-            self._reader.pause(TopicPartition(*place))
-        self._members = KafkaConsumer(
-            **options, group_id=self._group(), group_instance_id=self.intake.instance,
-            session_timeout_ms=int(self.intake.session_seconds * 1_000),
-            heartbeat_interval_ms=int(self.intake.session_seconds * 1_000 / 3),
-            max_poll_interval_ms=POLL_INTERVAL_SECONDS_MAX * 1_000,
-            partition_assignment_strategy=(CooperativeStickyAssignor,))
-
-        # Asked for first: a member that joins before it knows the topic is given nothing, and may stay so for minutes.
-        self._members.partitions_for_topic(self._accounts)
-        self._members.subscribe([self._accounts], listener=_listener(self._on_assigned, self._on_revoked))
-        threading.Thread(target=self._watch_topics, name="topics", daemon=True).start()
-
-    def _group(self) -> str:
-        prefix = "" if self.cluster.prefix == "clearing." else self.cluster.prefix
-        return f"{prefix}{self.intake.group}"
-
-    def _close(self) -> None:
-        self._stopped.set()
-        for lane in self.lanes.values():
-            lane.close()
-        self.lanes.clear()
-        if self._members is not None:
-            self._members.close(autocommit=False, timeout_ms=3_000)
-        if self._reader is not None:
-            self._reader.close(autocommit=False, timeout_ms=1_000)
-
-    def _watch_topics(self) -> None:
-        """Look whether a topic was made anew under us: its offsets would mean other records."""
-        wanted = {name.removeprefix("kafka topic "): value for name, value in self._identities.items()
-                  if name.startswith("kafka topic ")}
-        while not self._stopped.wait(CHECK_SECONDS):
-            try:
-                with self.cluster.admin() as admin:
-                    while not self._stopped.wait(CHECK_SECONDS):
-                        for name, row in facts_of(admin, wanted).items():
-                            if row.id != wanted[name]:
-                                self._made_anew = (
-                                    f"{name}: expected the topic of id {wanted[name]}, came one of id {row.id}: it was "
-                                    "made anew while we read it, and its offsets mean other records")
-            except ClusterFault as fault:
-                log.warning("%s", fault)
-
-    # --- shards come and go --------------------------------------------------------------------------------------
-
-    def _on_assigned(self, assigned: Iterable[Any]) -> None:
-        for place in assigned:
-            # A position must be known before the client looks for one; the ledger says later where to read from.
-            self._members.seek(place, 0)
-            self._members.pause(place)
-            self._assigned[place.partition] = True
-
-    def _on_revoked(self, revoked: Iterable[Any]) -> None:
-        for place in revoked:
-            self._assigned[place.partition] = False
-
-    def _settle_assignment(self) -> None:
-        changed, self._assigned = self._assigned, {}
-        if changed:
-            self.rebalances += 1
-        for number, is_ours in changed.items():
-            lane = self.lanes.pop(number, None)
-            if lane is not None:
-                lane.close()
-                log.info("shard %d: given up", number)
-            self._retry.pop(number, None)
-            self._moments.pop(number, None)
-            if is_ours:
-                self.lanes[number] = Lane(
-                    number, shard_address(self.intake.ledger, number, self._shards), venue=self.intake.venue,
-                    breaker=self.intake.breaker)
-                self._guarded(self.lanes[number], self._open_fresh)
-        now = time.monotonic()
-        for number, (due, _) in list(self._retry.items()):
-            if number in self.lanes and not self.lanes[number].is_open and now >= due:
-                # The group may have given the shard to another meanwhile; only a fresh assignment ends a writer.
-                self._guarded(self.lanes[number], self._open)
-
-    def _open_fresh(self, lane: Lane) -> None:
-        self._open(lane, takes_over=True)
-
-    def _open(self, lane: Lane, *, takes_over: bool = False) -> None:
-        from kafka import TopicPartition
-
-        places = [Place(self._accounts, lane.number), *self._common]
-        starts = self._bounds("beginning_offsets", places)
-        lane.open(starts, self._ranks, self._identities, whole=(self._control, self._accounts),
-                  takes_over=takes_over)
-        accounts = TopicPartition(*places[0])
-        self._members.seek(accounts, lane.arrivals.ends[places[0]])
-        self._members.resume(accounts)
-        for place in self._common:
-            found = TopicPartition(*place)
-            wanted = lane.arrivals.ends[place]
-            others = [other for other in self.lanes.values() if other.is_open and other is not lane]
-            # Shards that are further pass over what they have seen.
-            position = _position(self._reader, found)
-            if not others or position is None or position > wanted:
-                self._reader.seek(found, wanted)
-            self._reader.resume(found)
-        log.info("shard %d: log position %d, accounts from offset %d", lane.number, lane.shard.house.position,
-                 lane.arrivals.ends[places[0]])
-
-    # --- reading -------------------------------------------------------------------------------------------------
-
-    def _poll(self, consumer: Any, wait_ms: int) -> int:
-        from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
-
-        try:
-            polled = consumer.poll(timeout_ms=wait_ms)
-        except OffsetOutOfRangeError as fault:
-            raise IntakeStopped(self._out_of_range(consumer, fault)) from None
-        except LogTruncationError as fault:
-            raise IntakeStopped(_truncated(fault)) from None
-        except KafkaError as fault:
-            if not getattr(fault, "retriable", False):
-                raise IntakeStopped(f"the Kafka cluster at {self.cluster.bootstrap} refused: {fault!r}") from fault
-            log.warning("%r; tried again", fault)
-            self._stopped.wait(RETRY_SECONDS)
-            return 0
-        count = 0
-        latest = time.time_ns() + self.intake.future_tolerance * NANOSECONDS
-        for place, records in polled.items():
-            count += len(records)
-            self._deliver(Place(place.topic, place.partition), records, latest)
-        return count
-
-    def _deliver(self, place: Place, records: Iterable[Any], latest: int) -> None:
-        lanes = ([self.lanes[place.partition]] if place.topic == self._accounts and place.partition in self.lanes
-                 else list(self.lanes.values()) if place.topic != self._accounts else [])
-        lanes = [lane for lane in lanes if lane.is_open]
-        for record in records:
-            wanting = [lane for lane in lanes if record.offset >= lane.arrivals.ends[place]]
-            if wanting:
-                delivered = _read(record, latest)
-                for lane in wanting:
-                    lane.arrivals.put(place, record.offset, record.timestamp, delivered)
-
-    def _out_of_range(self, consumer: Any, fault: Any) -> str:
-        sentences = []
-        for place, offset in fault.args[0].items():
-            first = consumer.beginning_offsets([place])[place]
-            end = consumer.end_offsets([place])[place]
-            why = ("retention has taken what was not read yet" if offset < first
-                   else "the topic is shorter than what was read of it, so it was made anew or lost what it held")
-            sentences.append(f"{place.topic}[{place.partition}]: expected offset {offset}, the cluster has {first} to "
-                             f"{end}: {why}")
-        return ("; ".join(sentences) + ". Nothing is passed over in silence: bring the records back, or see "
-                "docs/streaming.md, section 'A gap in the input'")
-
-    def _has_more(self, place: Place) -> bool:
-        """Whether a partition holds records that were not given to us yet, as of its last answer."""
-        from kafka import TopicPartition
-
-        consumer, found = self._consumer_of(place), TopicPartition(*place)
-        if found not in consumer.assignment():
-            return False
-        end, position = consumer.highwater(found), _position(consumer, found)
-        return end is None or position is None or position < end
-
-    def _consumer_of(self, place: Place) -> Any:
-        return self._members if place.topic == self._accounts else self._reader
-
-    def _bounds(self, ask: str, places: Iterable[Place]) -> dict[Place, int]:
-        """Where partitions begin or end; each consumer answers only for its own."""
-        from kafka import TopicPartition
-
-        found: dict[Place, int] = {}
-        for consumer in (self._members, self._reader):
-            own = [TopicPartition(*place) for place in places if self._consumer_of(place) is consumer]
-            if own:
-                found.update((Place(*place), offset) for place, offset in getattr(consumer, ask)(own, 5_000).items())
-        return found
-
-    def _balance(self) -> None:
-        """Pause partitions whose records pile up, and resume them when they do not."""
-        from kafka import TopicPartition
-
-        opened = [lane for lane in self.lanes.values() if lane.is_open]
-        for lane in opened:
-            self._limit(self._members, TopicPartition(self._accounts, lane.number),
-                        lane.arrivals.waiting(Place(self._accounts, lane.number)))
-        for place in self._common:
-            self._limit(self._reader, TopicPartition(*place),
-                        max((lane.arrivals.waiting(place) for lane in opened), default=WAITING_MAX + 1))
-
-    @staticmethod
-    def _limit(consumer: Any, place: Any, waiting: int) -> None:
-        if place not in consumer.assignment():
-            return
-        paused = place in consumer.paused()
-        if waiting > WAITING_MAX and not paused:
-            consumer.pause(place)
-        elif waiting < WAITING_LOW and paused:
-            consumer.resume(place)
-
-    def _commit_for_tools(self) -> None:
-        """Tell the group how far we are, for whoever looks at lag; nothing here ever reads it."""
-        from kafka import OffsetAndMetadata, TopicPartition
-
-        now = time.monotonic()
-        if now - self._committed_at < CHECK_SECONDS:
-            return
-        self._committed_at = now
-        offsets = {}
-        for lane in self.lanes.values():
-            if lane.is_open:
-                place = TopicPartition(self._accounts, lane.number)
-                if place in self._members.assignment():
-                    offsets[place] = OffsetAndMetadata(lane.shard.next_offsets()[tuple(place)], "", -1)
-        if offsets:
-            self._members.commit_async(offsets)
-
-    # --- time ----------------------------------------------------------------------------------------------------
-
-    def _move_clocks(self) -> None:
-        """Let time pass in shards whose deadlines are due, once they have caught up.
-
-        The wall clock is read first, the ends of the partitions after it. When all before those ends is applied,
-        whatever was sent before that moment stands before the clock record.
+        IntakeStopped where a stored position lies outside of what the topic holds.
         """
-        from kafka.errors import KafkaError
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=self._bootstrap, group_id=self.group, enable_auto_commit=False,
+            auto_offset_reset="none", isolation_level="read_committed", max_poll_records=self.batch,
+            fetch_max_wait_ms=POLL_MS)
+        places = [TopicPartition(self.prefix + ACCOUNTS, self.partition)]
+        for name in (PRICES, CONTROL):
+            numbers = self._consumer.partitions_for_topic(self.prefix + name)
+            if not numbers:
+                raise IntakeStopped(f"expected the topic {self.prefix + name}, there is none; `clearing topics ensure` "
+                                    "makes what is missing")
+            places += [TopicPartition(self.prefix + name, number) for number in sorted(numbers)]
+        self._consumer.assign(places)
+        claimed = self.shard.claim((place.topic, place.partition) for place in places)
+        begin, self.ends = self._consumer.beginning_offsets(places), self._consumer.end_offsets(places)
+        for place in places:
+            position = claimed[place.topic, place.partition]
+            if position > self.ends[place]:
+                raise IntakeStopped(
+                    f"{place.topic}[{place.partition}]: expected an end of at least {position}, where this ledger "
+                    f"stands, it ends at {self.ends[place]}: the topic was made anew or lost records; this ledger must "
+                    "not read on from it")
+            if position < begin[place]:
+                if position:
+                    raise IntakeStopped(
+                        f"{place.topic}[{place.partition}]: expected records from {position} on, the topic begins at "
+                        f"{begin[place]}: retention removed what this ledger has not read")
+                position = begin[place]
+            self.positions[place] = position
+            self._consumer.seek(place, position)
+        self._read_control_first(places)
 
-        for lane in self.lanes.values():
-            moment = self._moments.get(lane.number)
-            if moment is not None and lane.is_open and self._has_caught_up(lane, moment[1]):
-                self._now = moment[0]
-                self._guarded(lane, self._clock)
-                del self._moments[lane.number]
-        if time.monotonic() - self._clock_at < CHECK_SECONDS:
-            return
-        self._clock_at, now = time.monotonic(), time.time_ns()
-        wanting = [lane for lane in self.lanes.values() if lane.is_open and lane.wants_clock(now)
-                   and lane.number not in self._moments]
-        if not wanting:
-            return
-        try:
-            found = self._bounds("end_offsets", {place for lane in wanting for place in lane.arrivals.places})
-        except KafkaError as fault:
-            log.warning("no clock: %r", fault)
-            return
-        for lane in wanting:
-            self._moments[lane.number] = (now, {place: found[place] for place in lane.arrivals.places})
+    def _read_control_first(self, places: list[TopicPartition]) -> None:
+        control = [place for place in places if place.topic == self.prefix + CONTROL]
+        others = [place for place in places if place not in control]
+        self._consumer.pause(*others)
+        while any(self.positions[place] < self.ends[place] for place in control):
+            self.step()
+        self._consumer.resume(*others)
 
-    def _has_caught_up(self, lane: Lane, ends: Mapping[Place, int]) -> bool:
-        return lane.has_applied(ends) and all(self._is_read_up_to(place, end) for place, end in ends.items())
+    def close(self) -> None:
+        """Leave the consumer; what was polled and not applied is read again."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
 
-    def _is_read_up_to(self, place: Place, end: int) -> bool:
-        from kafka import TopicPartition
+    def step(self) -> int:
+        """Poll once, apply and commit what came; the number of records. KafkaError: start anew."""
+        polled = self._consumer.poll(timeout_ms=POLL_MS, max_records=self.batch)
+        rows = [row for rows in polled.values() for row in rows]
+        # In the order that their senders' clocks say, as far as one poll goes; within a partition always its own.
+        latest: dict[TopicPartition, int] = {}
+        keyed = []
+        for row in rows:
+            place = TopicPartition(row.topic, row.partition)
+            moment = latest[place] = max(latest.get(place, 0), row.timestamp)
+            keyed.append(((moment, INPUTS[::-1].index(row.topic.removeprefix(self.prefix)), row.partition, row.offset),
+                          row))
+        keyed.sort(key=lambda pair: pair[0])
+        ahead = self._wall_clock() + self._tolerance
+        batch = [read(Place(row.topic, row.partition, row.offset),
+                      unframed(row.value, {name: value for name, value in row.headers or ()}), latest=ahead)
+                 for _, row in keyed]
+        # A fund is one for all shards, and shard 0 keeps it: what others would add to theirs was paid in once.
+        batch = [delivered for delivered in batch if not self.partition or type(delivered.command) is not MoveFund]
+        batch += self._clock(len(rows))
+        if not batch:
+            # Aborted transactions and markers move a partition's end without a record.
+            self._follow_markers()
+            return 0
+        started = time.perf_counter()
+        outcomes = self.shard.apply(batch)
+        if self.vitals is not None:
+            self.vitals.batch_seconds.labels(self.partition).observe(time.perf_counter() - started)
+            for kind, count in Counter(outcome.kind for outcome in outcomes).items():
+                self.vitals.records.labels(self.partition, kind).inc(count)
+        self.applied += len(rows)
+        for row in rows:
+            place = TopicPartition(row.topic, row.partition)
+            self.positions[place] = max(self.positions[place], row.offset + 1)
+        self._watch([outcome.kind == "rejected" for outcome in outcomes])
+        if rows:
+            with suppress(KafkaError):
+                self._consumer.commit_async({place: OffsetAndMetadata(offset, "", -1)
+                                             for place, offset in self.positions.items()})
+        return len(rows)
 
-        consumer, found = self._consumer_of(place), TopicPartition(*place)
-        position = _position(consumer, found) if found in consumer.assignment() else None
-        return position is not None and position >= end
+    def lags(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> records between the ledger's position and the partition's end when last asked."""
+        return {(place.topic, place.partition): max(0, self.ends[place] - position)
+                for place, position in self.positions.items()}
 
-    def _clock(self, lane: Lane) -> None:
-        lane.move_clock(self._now)
+    def _follow_markers(self) -> None:
+        for place in self.positions:
+            self.positions[place] = max(self.positions[place], self._consumer.position(place))
 
+    def _clock(self, polled: int) -> list[Delivered]:
+        """A clock record, where every partition is read to its end and a deadline has passed by the wall clock."""
+        now, timers = self._wall_clock(), self.shard.house.timers
+        is_due = not polled and bool(timers) and self.shard.house.log_time < now >= timers[0][0]
+        # To ask for the ends takes a turn with the cluster, which a record that just came would have to wait for.
+        if is_due or time.monotonic() - self._asked >= ENDS_SECONDS:
+            self.ends, self._asked = self._consumer.end_offsets(list(self.positions)), time.monotonic()
+        if not is_due or any(self._consumer.position(place) < end for place, end in self.ends.items()):
+            return []
+        return [Delivered(Place(CLOCK_SOURCE), MoveClock(id=f"{now}", time=now), None, None)]
 
-def _truncated(fault: Exception) -> str:
-    return (f"the cluster lost records that were read already: {fault}. Either it was made anew, or a broker that had "
-            "not all of it became its leader; see docs/streaming.md, section 'A gap in the input'")
-
-
-def _position(consumer: Any, place: Any) -> int | None:
-    """What a partition goes on from. Asked without a limit, the client waits for ever where there is nothing."""
-    position: int | None = consumer.position(place, timeout_ms=1)
-    return position
-
-
-def _listener(assigned: Callable[[Iterable[Any]], None], revoked: Callable[[Iterable[Any]], None]) -> Any:
-    """Called by the client's own thread while the loop waits in `poll`; the loop does the work after it."""
-    from kafka import ConsumerRebalanceListener
-
-    class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-        def on_partitions_assigned(self, places: Iterable[Any]) -> None:
-            assigned(places)
-
-        def on_partitions_revoked(self, places: Iterable[Any]) -> None:
-            revoked(places)
-
-        def on_partitions_lost(self, places: Iterable[Any]) -> None:
-            revoked(places)
-
-    return Listener()
-
-
-def _read(record: Any, latest: int) -> Delivered:
-    return read(RecordPlace(record.topic, record.partition, record.offset), record_of(record.value, record.headers),
-                latest=latest)
+    def _watch(self, rejected: list[bool]) -> None:
+        self._recent.extend(rejected)
+        if sum(self._recent) >= BREAKER_REJECTED:
+            raise IntakeStopped(f"{sum(self._recent)} of the last {len(self._recent)} records were rejected (recorded, "
+                                "nothing lost); look at `clearing events --type record-rejected`, then start again")

@@ -23,7 +23,8 @@ from ledger.risk.requirement import Brackets, required, with_leverage
 # Named here by all who ask for margins.
 __all__ = [
     "Holding", "MarginAccount", "MarginOrder", "MarginState", "PoolMargin", "PositionMargin", "PriceOf", "Rules",
-    "Status", "Thresholds", "above", "at_least", "below", "evaluate", "evaluate_pool", "liquidatable", "status"]
+    "Status", "Thresholds", "above", "at_least", "below", "evaluate", "evaluate_pool", "liquidatable", "status",
+    "worst_status"]
 
 
 def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], price_of: PriceOf, rules: Rules, *,
@@ -186,5 +187,10 @@ class MarginAccount(Protocol):
 def evaluate(account: MarginAccount, price_of: PriceOf, rules: Rules) -> MarginState:
     """The margin of an account: every pool on its own, since no pool ever pays for another."""
     pools = {name: evaluate_pool(balances, holdings, price_of, rules) for name, balances, holdings in account.pools()}
-    found = {status(pool, rules.thresholds) for pool in pools.values()}
-    return MarginState(pools, next((worst for worst in _WORST if worst in found), "healthy"))
+    return MarginState(pools, worst_status(status(pool, rules.thresholds) for pool in pools.values()))
+
+
+def worst_status(found: Iterable[Status]) -> Status:
+    """The worst of the pools' statuses, which is the account's; healthy without pools."""
+    kept = set(found)
+    return next((worst for worst in _WORST if worst in kept), "healthy")

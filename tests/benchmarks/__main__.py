@@ -30,6 +30,7 @@ from tests.benchmarks.mark import calm_mark
 from tests.benchmarks.memory import demo_memory
 from tests.benchmarks.replay import replay
 from tests.benchmarks.stage import FULL, QUICK, Stage
+from tests.benchmarks.streaming import stream_records, tick_to_call
 
 Measure = Callable[[Stage], Sample]
 # Bulk work makes many objects and no cycles, so looking for cycles after every 700 objects costs a tenth of the time.
@@ -41,6 +42,10 @@ BENCHMARKS: Final[dict[str, tuple[str, Measure, int]]] = {
     "replay": ("events/s", replay, 1),
     "calm_mark": ("s", calm_mark, 100),
     "demo_memory": ("MB", demo_memory, 1),
+    **{f"stream_records_{shards}": ("records/s", partial(stream_records, partitions=shards), 1)
+       for shards in (1, 2, 4)},
+    "tick_to_call_p50": ("s", partial(tick_to_call, share=50), 1),
+    "tick_to_call_p99": ("s", partial(tick_to_call, share=99), 1),
 }
 
 
@@ -65,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table(found))
     for name, value in machine.items():
         console.print(f"{name.replace('_', ' ')}: {value}", highlight=False)
-    options.json.write_text(json.dumps({**machine, "figures": [row.as_json() for row in found]}, indent=1) + "\n",
+    options.json.write_text(json.dumps([{**row.as_json(), "machine": machine} for row in found], indent=1) + "\n",
                             encoding="utf-8")
     console.print(f"written to {options.json}", highlight=False)
     return 0

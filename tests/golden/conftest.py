@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.golden.suite import Outcome, report
+from tests.golden.suite import Case, Outcome, report
 
+VECTOR = "vector"
 OUTCOMES: list[Outcome] = []
 
 
-@pytest.fixture
-def outcomes() -> list[Outcome]:
-    """Where the vector tests put what became of each case."""
-    return OUTCOMES
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Gather what the tests noted of themselves: they may have run in other processes."""
+    if report.when == "call":
+        for name, noted in report.user_properties:
+            if name == VECTOR and isinstance(noted, list | tuple):
+                system, ident, kind, result, reason = noted
+                OUTCOMES.append(Outcome(Case(system, ident, kind, {}), result, reason))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

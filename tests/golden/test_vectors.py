@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from tests.golden.suite import Case, Outcome, cases, differences, report, run
+from tests.golden.suite import Case, cases, differences, report, run
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"{case.system}-{case.kind}-{case.id}") for case in cases()])
-def test_vector(case: Case, outcomes: list[Outcome]) -> None:
+def test_vector(case: Case, record_property: Callable[[str, object], None]) -> None:
     outcome = run(case)
-    outcomes.append(outcome)
+    record_property("vector", [case.system, case.id, case.kind, outcome.result, outcome.reason])
     if outcome.result == "not supported":
         pytest.skip(outcome.reason)
 

@@ -103,7 +103,7 @@ def undisturbed(stream: Stream) -> tuple[list[Line], list[Outcome], Written]:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(stream=streams(wild=None))
 def test_batch_size_and_store_leave_no_trace(store: str, batch_size: int, stream: Stream) -> None:
     lines, outcomes, expected = undisturbed(stream)
@@ -113,7 +113,7 @@ def test_batch_size_and_store_leave_no_trace(store: str, batch_size: int, stream
 
 
 @pytest.mark.parametrize("store", STORES)
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(stream=streams(wild=None), cuts=st.lists(st.integers(1, 15), min_size=1, max_size=8),
        batch_size=st.sampled_from([1, 3, 7, 1000]), from_start=st.booleans())
 def test_restarts_leave_no_trace(store: str, stream: Stream, cuts: list[int], batch_size: int,
@@ -157,7 +157,7 @@ def test_a_server_leaves_no_trace_either(postgres: str, stream: Stream, cuts: li
 
 
 @pytest.mark.parametrize("store", STORES)
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(stream=streams(wild=None), batch_size=st.sampled_from([1, 7, 1000]), reopens=st.booleans())
 def test_offering_all_records_again_from_the_start_leaves_no_event(store: str, stream: Stream, batch_size: int,
                                                                    reopens: bool) -> None:

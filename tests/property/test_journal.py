@@ -32,7 +32,9 @@ from ledger.events import (
     Withdrawn,
 )
 from ledger.postings import ACCOUNT, CROSS, postings
+from projections.accounts import POSITIONS
 from projections.journal import imbalances
+from projections.markets import MARKETS
 from projections.read_model import ALL, ReadModels
 
 ACCOUNTS = ("A1", "A2", "é")
@@ -154,14 +156,14 @@ def test_open_interest_and_open_trades_are_those_counted_from_the_fills(events: 
     log = log_of(events)
     tables = built(log, ())
     longs: dict[str, Decimal] = dict.fromkeys(INSTRUMENTS, ZERO)
-    for _, instrument, _, _, size, *_ in tables["view_positions"]:
-        longs[instrument] += max(ZERO, Decimal(size))
+    for row in tables["view_positions"]:
+        longs[row[1]] += max(ZERO, Decimal(row[POSITIONS.columns.index("size")]))
     net: dict[tuple[str, str], Decimal] = {}
     for event in events:
         signed = event.size if event.side == "buy" else -event.size
         net[event.trade_id, event.instrument] = net.get((event.trade_id, event.instrument), ZERO) + signed
 
-    assert longs == {row[0]: Decimal(row[-1]) for row in tables["view_markets"]}
+    assert longs == {row[0]: Decimal(row[MARKETS.columns.index("open_interest")]) for row in tables["view_markets"]}
     assert {key: size for key, size in net.items() if size} == {
         (trade, instrument): Decimal(bought) - Decimal(sold)
         for trade, instrument, bought, sold in tables["view_open_trades"]}

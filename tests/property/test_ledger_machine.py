@@ -27,12 +27,26 @@ from ledger.amounts import ZERO, exact
 from ledger.asset import AssetState
 from ledger.clearing_house import ClearingHouse
 from ledger.encoding import decode, encode
-from ledger.events import TOPICS, AssetListed, Event, FillPosted, Recorded
+from ledger.events import (
+    TOPICS,
+    Cause,
+    Event,
+    FillPosted,
+    FundingSettled,
+    InterestSettled,
+    LiquidationOrderPlaced,
+    LiquidationStarted,
+    MarginCallIssued,
+    MarketSettled,
+    PositionSettled,
+    Recorded,
+    ShortfallClaimed,
+)
 from ledger.house import House
 from ledger.insurance_fund import FundState
 from ledger.market import MarketState
 from ledger.nomination import Everybody, Nominator, PoolPlace
-from ledger.postings import ACCOUNT, fund_owner, postings
+from ledger.postings import ACCOUNT, CROSS, IN_TRANSIT, WITHHELD, fund_owner, postings
 from ledger.risk.margin import PoolMargin, below, liquidatable
 from projections.audit import replay
 from projections.book import NOTIONAL_PER_MAINTENANCE, RELATIVE_TOLERANCE, Book
@@ -64,7 +78,9 @@ class Witness:
         self.nominator = nominator
         self.house: ClearingHouse | None = None
         self.topics: Counter[str] = Counter()
-        self.exceeded: set[tuple[str, ...]] = set()
+        # Equity of each account when the market that is being settled took its price, and the record that settles it.
+        self.equities: dict[str, Decimal] = {}
+        self.settling: Cause | None = None
 
     def applied(self, recorded: Recorded, house: ClearingHouse) -> None:
         self.house = house
@@ -72,17 +88,26 @@ class Witness:
         self.nominator.applied(recorded, house)
         require_balanced_event(recorded)
         require_conservation(house)
-        self._require_sides(recorded.event)
+        require_flagged_leg(recorded.event)
+        require_named_by_position(recorded)
+        self._require_equity(recorded.event, house)
 
-    def _require_sides(self, fact: Event) -> None:
-        """A long is long and a short is short, but for fills of liquidation orders: facts, posted also beyond zero."""
-        if not isinstance(fact, FillPosted) or fact.position == "net":
-            return
-        place = fact.account, fact.instrument, fact.mode, fact.position
-        if fact.flags and fact.liquidation_order_id is not None:
-            self.exceeded.add(place)
-        assert place in self.exceeded or fact.position_size * (1 if fact.position == "long" else -1) >= 0, (
-            f"{fact.position_size} of {place} is no {fact.position}")
+    def _require_equity(self, fact: Event, house: ClearingHouse) -> None:
+        """Settling changes no equity: of daily profit, funding and interest nothing, of an end less than a quantum."""
+        if isinstance(fact, MarketSettled):
+            self.equities = {name: equity_of(house, state) for name, state in house.accounts.items()}
+            self.settling = fact.cause
+        elif fact.cause != self.settling or not isinstance(fact, (PositionSettled, FundingSettled, InterestSettled)):
+            self.equities = {}
+        elif fact.account in self.equities:
+            state = house.accounts[fact.account]
+            before, after = self.equities[fact.account], equity_of(house, state)
+            self.equities[fact.account] = after
+            lost = ZERO
+            if isinstance(fact, PositionSettled) and fact.kind != "daily":
+                quantum = house.assets[fact.settlement_asset].quantum
+                lost = 2 * quantum * (house.price_of(house.rules(state))(fact.settlement_asset) or ZERO)
+            assert before - lost <= after <= before, f"{fact!r} takes equity from {before} to {after}"
 
     def rules_changed(self, house: ClearingHouse) -> None:
         self.nominator.rules_changed(house)
@@ -95,6 +120,28 @@ class Witness:
 
 
 # --- laws --------------------------------------------------------------------------------------------------------
+
+
+def equity_of(house: ClearingHouse, state: AccountState) -> Decimal:
+    """What the account is worth over all its pools."""
+    return sum((house.margin(state, pool).account_equity for pool in state.pools()), ZERO)
+
+
+def require_flagged_leg(fact: Event) -> None:
+    """A long is long and a short is short; a fill that goes beyond its leg is a fact, and says so."""
+    if not isinstance(fact, FillPosted) or fact.position == "net":
+        return
+    opened = fact.size > fact.closed_size
+    against = fact.position_size * (1 if fact.position == "long" else -1) < 0
+    assert ("leg-exceeded" in fact.flags) == (opened and against), f"{fact!r}"
+
+
+def require_named_by_position(recorded: Recorded) -> None:
+    """Calls, liquidations, orders and claims are named by the position in the log where they begin."""
+    match recorded.event:
+        case MarginCallIssued(call_id=name) | LiquidationStarted(liquidation_id=name) | LiquidationOrderPlaced(
+                order_id=name) | ShortfallClaimed(claim_id=name):
+            assert int(name.rpartition("-")[2]) == recorded.position, f"{name} at {recorded.position}"
 
 
 def require_balanced_event(recorded: Recorded) -> None:
@@ -129,10 +176,20 @@ def require_conservation(house: ClearingHouse) -> None:
 
 
 def require_honest_funds(house: ClearingHouse) -> None:
-    """What a fund's own events say it holds is what is posted to it (a draw is posted by the account's next event)."""
+    """What a fund's own events say it holds is what is posted to it; what is withheld is what is held for accounts.
+
+    Between two records only: a draw is posted by the account's next event.
+    """
     for (fund, asset), state in house.funds.items():
         assert state.balance == house.house.balance(fund_owner(fund), asset), f"{fund} fund in {asset}"
         assert state.balance >= 0
+    held: Counter[str] = Counter()
+    for account in house.accounts.values():
+        for hold in account.holds.values():
+            held[hold.asset] += hold.amount  # type: ignore[assignment]
+    for asset in house.assets:
+        assert held[asset] == house.house.balance(WITHHELD, asset), f"{asset} withheld is not what is held"
+        assert not house.house.balance(IN_TRANSIT, asset), f"{asset} is in transit between two records"
 
 
 def require_figures(book: Book, house: ClearingHouse) -> None:
@@ -154,15 +211,16 @@ def require_figures(book: Book, house: ClearingHouse) -> None:
 
 
 def tolerance_of(house: ClearingHouse, state: AccountState, pool: str, margin: PoolMargin) -> Decimal:
-    """What the book allows itself: relative to equity, margin and gross, and a quantum of funding a position."""
+    """What the book allows itself: relative to equity, margin and gross, and a quantum of funding or interest a row."""
     price_of = house.price_of(house.rules(state))
     gross = sum((abs(amount) * (price_of(asset) or 0) for asset, amount in state.balances.get(pool, {}).items()), ZERO)
-    slack = ZERO
+    slack = sum((house.assets[asset].quantum * (price_of(asset) or 0) for asset in state.balances.get(pool, {})
+                 if asset in house.bearing), ZERO)
     for key, position in state.positions_of(pool):
         market = house.markets[key[0]]
-        worth = price_of(market.quote) or ZERO
+        worth = price_of(market.settlement_asset) or ZERO
         gross += abs(position.cost - position.size * market.contract_size * position.funding_index) * worth
-        slack += house.assets[market.quote].quantum * worth
+        slack += house.assets[market.settlement_asset].quantum * worth
     relative = Decimal(RELATIVE_TOLERANCE) * (
         abs(margin.margin_equity) + Decimal(NOTIONAL_PER_MAINTENANCE) * margin.maintenance_margin + gross)
     # The book's own tolerance is a float, too.
@@ -233,13 +291,15 @@ class Folded:
             self.accounts[name] = accounts.evolve(self.accounts.get(name), fact)
         elif kind == "market":
             self.markets[name] = markets.evolve(self.markets.get(name), fact, position)
-        elif isinstance(fact, AssetListed):
+        elif kind == "asset":
             self.assets[name] = assets.evolve(self.assets.get(name), fact)
         elif kind == "fund":
             place = (name.partition(":")[0], name.partition(":")[2])
             self.funds[place] = insurance_fund.evolve(self.funds.get(place) or FundState(*place), fact)
         if isinstance(fact, FillPosted):
             self.house.trade(fact)
+        elif isinstance(fact, PositionSettled):
+            self.house.settle(fact)
         self.house.post(postings(fact))
         self.log_time = max(self.log_time, fact.time)
 
@@ -295,6 +355,12 @@ def require_same_topics(records: Sequence[Record]) -> list[str]:
 def fill(side: str, size: str, price: str, number: int = 1) -> Record:
     return {"type": "fill", "account": "a", "trade_id": f"t{number}", "instrument": "X-USD", "side": side,
             "size": size, "price": price}
+
+
+def fills_of(shard: Shard) -> list[FillPosted]:
+    """The fills of a log, in its order."""
+    facts = [decode(topic, state) for _, _, topic, state in rows_of(shard)]
+    return [fact for fact in facts if isinstance(fact, FillPosted)]
 
 
 def mark(price: str, time: str = TIME) -> Record:
@@ -402,8 +468,70 @@ def test_what_was_sold_beyond_a_long_position_can_be_bought_back() -> None:
         {**fill("buy", "1", "94", 3), "position_side": "long"}, {**fill("buy", "1", "94", 4), "position_side": "long"},
         {**fill("sell", "1", "94", 5), "position_side": "long"}])))
 
-    assert ["applied", "applied", "applied", "rejected"] == [outcome.kind for outcome in outcomes[-4:]]
-    assert {} == shard.house.accounts["a"].positions
+    assert ["applied"] * 4 == [outcome.kind for outcome in outcomes[-4:]]
+    assert [["leg-exceeded", "order-exceeded"], [], [], ["leg-exceeded"]] == [
+        [flag for flag in fact.flags if flag != "initial-margin-breached"] for fact in fills_of(shard)[-4:]]
+    assert Decimal(-1) == shard.house.accounts["a"].positions["X-USD", "cross", "long"].size
+
+
+def test_claim_behind_a_cancelled_order_is_named_by_its_own_position() -> None:
+    """Found by search: a fill that closes without naming the order leaves it to be cancelled, and the claim follows."""
+    shard = memory_ledger(Witness(Book()))
+    list(shard.ingest(records_of([
+        *LISTED, mark("100"), {"type": "deposit", "account": "a", "asset": "USD", "amount": "50"},
+        fill("buy", "10", "100"), mark("94"), fill("sell", "10", "90", 2)])))
+    claims = [(position, decode(topic, state)) for position, (_, _, topic, state) in enumerate(rows_of(shard), 1)
+              if topic == ShortfallClaimed.TOPIC]
+
+    assert [(12, "claim-12")] == [(position, vars(claim)["claim_id"]) for position, claim in claims]
+
+
+def test_a_transfer_that_is_refused_is_no_record_of_its_receiver() -> None:
+    """Found by search: the receiver's liquidation was quoted anew at the interest of the moment, or not, at will."""
+    topics = require_same_topics([
+        *LISTED, {**LISTED[2], "account": "b"}, mark("100"),
+        {"type": "interest-rate", "asset": "USD", "borrow_rate": "0", "lend_rate": "1"},
+        {"type": "deposit", "account": "a", "asset": "USD", "amount": "50"}, fill("buy", "10", "100"), mark("95.5"),
+        {"type": "transfer", "account": "b", "to_account": "a", "asset": "USD", "amount": "1",
+         "time": "2019-09-24T18:00:09Z"}])
+
+    assert ["liquidation-order-placed", "transfer-refused"] == topics[-2:]
+
+
+def test_two_sources_cannot_hold_two_withdrawals_of_one_id() -> None:
+    """Found by reading: the second hold took the place of the first, whose amount was withheld for ever."""
+    shard = memory_ledger(Witness(Book()))
+    list(shard.ingest(records_of([*LISTED, {"type": "deposit", "account": "a", "asset": "USD", "amount": "50"}])))
+
+    def offer(source: str, **fields: object) -> tuple[str, str | None]:
+        outcome = shard.apply(delivered([json.dumps({"time": TIME, **fields}).encode()], source=source))[0]
+        return outcome.kind, outcome.reason
+
+    held = {"type": "withdrawal", "id": "w", "account": "a", "asset": "USD", "amount": "20", "hold": True}
+    assert ("applied", None) == offer("desk", **held)
+    assert ("rejected", "withdrawal-held") == offer("web", **held)
+    assert ("applied", None) == offer("web", type="withdrawal-settled", id="e", account="a", withdrawal="w")
+    assert {} == shard.house.accounts["a"].holds
+    assert not shard.house.house.balance(WITHHELD, "USD")
+    assert Decimal(30) == shard.house.accounts["a"].balance(CROSS, "USD")
+
+
+@pytest.mark.parametrize(("sizes", "exceeding"), [
+    (("-1", "-1", "1", "2"), "1100"), (("2", "-3", "-1", "3"), "0110"), (("2", "-2", "-1", "1"), "0010"),
+    (("-1", "3", "-1", "-2"), "1001")], ids=str)
+@pytest.mark.parametrize("leg", ["long", "short"])
+def test_a_fill_that_goes_beyond_its_leg_is_posted_and_flagged(leg: str, sizes: Sequence[str], exceeding: str) -> None:
+    """Facts are never refused. Sizes are signed along the leg: -1 sells the long one, or buys the short one."""
+    shard = memory_ledger(Witness(Book()))
+    sides = ("buy", "sell") if leg == "long" else ("sell", "buy")
+    outcomes = list(shard.ingest(records_of([
+        *LISTED[:2], {**LISTED[2], "position_mode": "hedge"}, mark("100"),
+        {"type": "deposit", "account": "a", "asset": "USD", "amount": "5000"},
+        *({**fill(sides[size.startswith("-")], size.lstrip("-"), "100", number), "position_side": leg}
+          for number, size in enumerate(sizes))])))
+
+    assert {"applied"} == {outcome.kind for outcome in outcomes}
+    assert exceeding == "".join("1" if "leg-exceeded" in fact.flags else "0" for fact in fills_of(shard))
 
 
 @pytest.mark.parametrize("quote", ["USD", "BTC", "ETH"], ids=["valued at once", "over one mark", "over two marks"])
@@ -449,11 +577,13 @@ def test_version_of_a_shipped_rulebook_is_taken() -> None:
 
 
 @given(stream=streams())
-def test_states_are_the_folds_of_the_stored_events(stream: Stream) -> None:
+def test_stored_events_read_back_as_the_same_bytes_and_states_are_their_folds(stream: Stream) -> None:
     shard = ledger(stream, Book())
     for _ in play(stream, shard):
         pass
     rows = rows_of(shard)
+    for _, _, topic, state in rows:
+        assert state == encode(decode(topic, state))
     with exact():
         folded = Folded(iter(enumerate(rows, 1)))
 
@@ -468,17 +598,7 @@ def test_states_are_the_folds_of_the_stored_events(stream: Stream) -> None:
     require_same_states(house, reopened(shard).house)
 
 
-@given(stream=streams())
-def test_stored_events_read_back_as_the_same_bytes(stream: Stream) -> None:
-    shard = ledger(stream, Book())
-    for _ in play(stream, shard):
-        pass
-
-    for _, _, topic, state in rows_of(shard):
-        assert state == encode(decode(topic, state))
-
-
-@settings(max_examples=200, derandomize=True, phases=[Phase.generate], database=None)
+@settings(max_examples=150, derandomize=True, phases=[Phase.generate], database=None)
 @given(stream=streams())
 def _collect(topics: Counter[str], stream: Stream) -> None:
     shard = ledger(stream, Book())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -18,17 +20,43 @@ from ledger.commands import COMMANDS, PostFill, RecordPrice
 from ledger.errors import REJECTIONS
 
 TIME = "2019-09-24T18:00:00Z"
+RULEBOOK: dict[str, Any] = {"name": "x", "assets": {"*": {"haircut": "0.1"}}}
+# A record of every type with every field that the type has.
+FIELDS: dict[str, dict[str, Any]] = {
+    "rulebook": {"rulebook": RULEBOOK, "effective": TIME},
+    "asset": {"asset": "BTC", "quantum": "0.00000001", "pricing_instrument": "BTC-USD"},
+    "instrument": {"instrument": "B-U", "base": "B", "quote": "U", "contract_type": "inverse",
+                   "contract_size": "100", "tick_size": "0.01", "lot_size": "1", "underlying": "B",
+                   "expiry": "2026-03-27T08:00:00Z"},
+    "account": {"account": "alice", "margin_mode": "isolated", "position_mode": "hedge", "kind": "client",
+                "member": "m", "rulebook": "house"},
+    "account-settings": {"account": "alice", "instrument": "BTC-USD", "leverage": "12.5",
+                         "margin_mode": "isolated", "position_mode": None},
+    "deposit": {"account": "é😀", "asset": "USD", "amount": "100", "reverses": "d0"},
+    "withdrawal": {"account": 'a"\\', "asset": "USD", "amount": "1", "hold": True},
+    "withdrawal-settled": {"account": "alice", "withdrawal": "w1"},
+    "withdrawal-cancelled": {"account": "alice", "withdrawal": "w1"},
+    "fill": {"account": "alice", "trade_id": "t1", "instrument": "BTC-USD", "side": "buy", "size": "1.5",
+             "price": "10058.419189", "fee": "-0.25", "fee_asset": "USD", "liquidity": "maker", "order_id": "o",
+             "liquidation_order_id": "order-9", "margin_mode": "cross", "position_side": "long",
+             "leverage": "3"},
+    "order": {"account": "alice", "order_id": "o1", "instrument": "BTC-USD", "side": "sell", "remaining": "0",
+              "price": "9", "reduce_only": True},
+    "isolated-margin": {"account": "alice", "instrument": "BTC-USD", "amount": "-5", "position_side": "short"},
+    "transfer": {"account": "alice", "to_account": "bob", "asset": "USD", "amount": "7.25"},
+    "liquidation-result": {"account": "alice", "liquidation_order_id": "order-9", "result": "expired"},
+    "price": {"instrument": "BTC-USD", "price": "10059", "source": "x", "sequence": 7, "kind": "settlement"},
+    "funding": {"instrument": "BTC-USD", "rate": "-0.0001", "price": "10000"},
+    "interest-rate": {"asset": "USD", "borrow_rate": "0.08", "lend_rate": "0.02"},
+    "settlement": {"instrument": "BTC-USD", "price": "10000", "kind": "daily"},
+    "fund-movement": {"fund": "insurance", "asset": "USD", "amount": "1", "kind": "recovery", "contributor": "m"},
+    "halt": {"scope": "all", "what": "new-risk", "reason": "r", "by": "desk"},
+    "resume": {"scope": "alice", "what": "liquidations", "reason": "r", "by": "desk"},
+    "clock": {},
+}
 VALID: list[dict[str, Any]] = [
-    {"type": "fill", "id": "f1", "time": TIME, "account": "alice", "trade_id": "t1", "instrument": "BTC-USD",
-     "side": "buy", "size": "1.5", "price": "10058.419189", "fee": "-0.25", "fee_asset": "USD", "liquidity": "maker"},
-    {"type": "price", "time": TIME, "instrument": "BTC-USD", "price": "10059", "source": "x", "sequence": 7},
-    {"type": "deposit", "id": "d1", "time": TIME, "account": "é😀", "asset": "USD", "amount": "100", "reverses": None},
-    {"type": "withdrawal", "id": "w\"\\", "time": TIME, "account": "a", "asset": "USD", "amount": "1", "hold": False},
-    {"type": "rulebook", "id": "r1", "time": TIME, "rulebook": {"name": "x", "assets": {"*": {"haircut": "0.1"}}}},
-    {"type": "instrument", "id": "i1", "time": TIME, "instrument": "B-U", "base": "B", "quote": "U",
-     "contract_type": "linear", "tick_size": "0.01", "lot_size": "0.001"},
-    {"type": "clock", "id": "c1", "time": TIME, "replay_of": "c0"},
-]
+    {"type": kind, "id": f"{kind}-1", "time": TIME, "replay_of": None, **fields} for kind, fields in FIELDS.items()]
+FILL = next(record for record in VALID if record["type"] == "fill")
 NAMES = sorted({name for model in COMMANDS.values() for name in model.model_fields} | {"type", "x", ""})
 
 texts = st.one_of(
@@ -161,18 +189,74 @@ def test_a_repeated_key_is_found_wherever_it_stands(pairs: list[tuple[str, objec
     inner = spelled([*pairs, ("twice", 1), ("twice", 2)], ascii_only=ascii_only)
     for kind in nesting:
         inner = b"[" + inner + b"]" if kind == "list" else b'{"y":' + inner + b"}"
-    raw = b'{"x":' + inner + b"," + json.dumps(VALID[0]).encode()[1:]
+    raw = b'{"x":' + inner + b"," + json.dumps(FILL).encode()[1:]
     fault = read(Place("fuzz"), raw).fault
 
     assert fault is not None
     assert "malformed" == fault.reason
 
 
+def test_every_field_of_every_type_is_fuzzed() -> None:
+    assert {kind: set(model.model_fields) | {"type"} for kind, model in COMMANDS.items()} == {
+        record["type"]: set(record) for record in VALID}
+    assert all(read(Place("fuzz"), json.dumps(record).encode()).command for record in VALID)
+
+
+def require_sentence(fault: Fault, field: str) -> None:
+    """What was expected, what came, and at which field (or one of those that it must agree with)."""
+    assert fault.reason in ("malformed", "unknown-type", "not-supported")
+    assert "expected" in fault.message
+    assert "came" in fault.message
+    assert fault.field is None or fault.message.startswith(f"{fault.field}: ")
+    # A rule that binds several fields names none, or one of them.
+    assert fault.field == field or fault.field is None or fault.field.split(".")[0] == field
+
+
+@settings(deadline=None, max_examples=400)
+@given(record=st.sampled_from(VALID), data=st.data())
+def test_one_wrong_field_is_named_with_what_was_expected_and_what_came(record: dict[str, Any],
+                                                                       data: st.DataObject) -> None:
+    field = data.draw(st.sampled_from(sorted(record)))
+    value = data.draw(values)
+    delivered = read(Place("fuzz"), json.dumps({**record, field: value}).encode())
+
+    if delivered.fault is not None:
+        require_sentence(delivered.fault, field)
+    elif field != "type":
+        # Nothing is taken that is not what came, but for what the contract lets be left out.
+        taken = json.loads(delivered.command.model_dump_json())[field]  # type: ignore[union-attr]
+        assert value is None or taken == value or (taken, True) == (plain_of(value), isinstance(value, str))
+
+
+def plain_of(value: object) -> object:
+    """Decimals and times are read as values: `1.0` as `1`, `00Z` with its nanoseconds."""
+    for normal in (lambda: plain(Decimal(str(value))), lambda: rfc3339(nanoseconds(str(value))),
+                   lambda: nanoseconds(str(value))):
+        with suppress(ArithmeticError, ValueError):
+            return normal()
+    return value
+
+
+@settings(deadline=None, max_examples=200)
+@given(record=st.sampled_from(VALID), data=st.data())
+def test_a_missing_field_is_named_or_may_be_missing(record: dict[str, Any], data: st.DataObject) -> None:
+    field = data.draw(st.sampled_from(sorted(record)))
+    null = read(Place("fuzz"), json.dumps({**record, field: None}).encode())
+    missing = read(Place("fuzz"), json.dumps({name: value for name, value in record.items() if name != field}).encode())
+
+    for found in (null.fault, missing.fault):
+        if found is not None:
+            require_sentence(found, field)
+    model = COMMANDS[record["type"]]
+    if field != "type" and model.model_fields[field].is_required():
+        assert missing.fault is not None
+
+
 @settings(deadline=None, max_examples=150)
 @given(size=st.decimals("0.000000001", "999999999999", places=9), time=st.integers(0, 2**62), identity=st.text(
     st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=200), ascii_only=st.booleans())
 def test_a_valid_fill_is_read_exactly(size: Any, time: int, identity: str, ascii_only: bool) -> None:
-    record = {**VALID[0], "id": identity, "time": rfc3339(time), "size": plain(size)}
+    record = {**FILL, "id": identity, "time": rfc3339(time), "size": plain(size)}
     command = read(Place("fuzz"), json.dumps(record, ensure_ascii=ascii_only).encode()).command
 
     assert isinstance(command, PostFill)
@@ -187,6 +271,17 @@ def test_each_line_of_a_file_is_answered_as_if_it_stood_alone(lines: list[bytes]
     expected = [read(Place("fuzz", line=n), raw) for n, raw in enumerate(lines, 1) if raw.strip(b" \t\r\n")]
 
     assert expected == list(read_lines("fuzz", io.BytesIO(end.join([*lines, b""]))))
+
+
+def require_place(record: Delivered, content: bytes) -> None:
+    """A rejected row says where it stood, what was expected and what came; its bytes are those of that line."""
+    assert "fuzz" == record.place.source
+    if record.fault is not None:
+        line = record.place.line
+        assert line is not None
+        assert "expected" in record.fault.message
+        assert "came" in record.fault.message
+        assert (record.raw or b"").removesuffix(b"\r") == content.split(b"\n")[line - 1].removesuffix(b"\r")
 
 
 CELLS = st.one_of(
@@ -213,6 +308,7 @@ def test_any_rows_of_candles_become_commands_or_faults_in_a_sound_order(list_unk
 
     for record in delivered:
         require_answer(record)
+        require_place(record, content)
         assert (record.raw is None) is (record.fault is None)
         if isinstance(record.command, RecordPrice):
             assert sequences.get(record.command.instrument, 0) + 1 == record.command.sequence

@@ -1,35 +1,32 @@
-"""A real broker for the tests of this folder: KAFKA_BOOTSTRAP_SERVERS where it is set, else a node of our own."""
+"""A real Kafka for the session, and topics that only one test uses."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from infra.deploy import broker
-from infra.deploy.broker import Broker, NoKafka
+from infra.deploy.broker import NoKafka, a_broker
+from tests.streams.clients import Cluster
 
 
 @pytest.fixture(scope="session")
-def own_broker() -> Iterator[Broker]:
-    """A node that the tests may kill, freeze and start again."""
+def kafka() -> Iterator[str]:
+    """The bootstrap servers of KAFKA_BOOTSTRAP_SERVERS, else of a broker that lives as long as the session."""
+    broker = a_broker()
     try:
-        with broker.own_broker() as node:
-            yield node
+        bootstrap = broker.__enter__()
     except NoKafka as fault:
-        pytest.skip(f"NO BROKER, NOTHING OF KAFKA IS TESTED: {fault}")
-
-
-@pytest.fixture(scope="session")
-def bootstrap(request: pytest.FixtureRequest) -> str:
-    """The address of the broker."""
-    named = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-    return named or str(request.getfixturevalue("own_broker").bootstrap)
+        pytest.skip(f"no Kafka: {fault}")
+    try:
+        yield bootstrap
+    finally:
+        broker.__exit__(None, None, None)
 
 
 @pytest.fixture
-def prefix() -> str:
-    """A prefix of topics that no other test uses."""
-    return f"t{uuid.uuid4().hex[:8]}."
+def cluster(kafka: str) -> Iterator[Cluster]:
+    """A service's topics with one shard, under a prefix of its own."""
+    with Cluster(kafka, f"t{uuid.uuid4().hex[:8]}.", partitions=1) as made:
+        yield made

@@ -1,118 +1,323 @@
-"""The whole service on a real broker: in, through the ledger, and out again, while everything is killed.
-
-Whoever reads what is committed sees each output once and in order; each input is in the log once; the log is that of
-an undisturbed run over the order that it recorded.
-"""
+"""The streaming service on a real broker: records in, messages out, each once and in order, whatever dies."""
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import signal
+import subprocess
+import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 
-from infra.deploy.broker import Broker
-from infra.streams.cluster import Cluster
-from infra.streams.outflow import relay_name
-from infra.streams.topics import ensure_topics
-from tests.chaos.test_kill import mixed_records
-from tests.streams.service import (
-    assert_all_told_once,
-    assert_exactly_once,
-    positions,
-    relay,
-    send_records,
-    wait_until,
-    wait_until_read,
-    worker,
+from infra.embedded import LedgerReader, open_ledger, open_reader
+from infra.replay import replay_ledger
+from infra.streams.messages import messages
+from infra.streams.topics import (
+    ACCOUNT_STATE,
+    ACCOUNTS,
+    LIQUIDATIONS,
+    MARGIN_CALLS,
+    OUTCOMES,
+    OUTPUTS,
+    REJECTIONS,
+    ensure,
 )
+from ledger.amounts import exact
+from ledger.errors import LedgerUnreadable
+from ledger.states import States
+from tests.streams.clients import Cluster, Process, position_of, value_of, wait_until
 
-SEED: Final = 20190927
-PARTS: Final = 10
+# Now: a worker that has read everything lets deadlines pass by the wall clock.
+TIME = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}Z"
+
+
+def record(kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {"type": kind, "id": name, "time": TIME, **fields}
+
+
+def opening() -> list[dict[str, Any]]:
+    """USD, BTC-USD at 10,000, and A, long 10 with 11,000 paid in."""
+    return [
+        record("asset", "a1", asset="USD", quantum="0.01"),
+        record("instrument", "i1", instrument="BTC-USD", base="BTC", quote="USD", contract_type="linear",
+               tick_size="0.01", lot_size="0.001"),
+        record("account", "o1", account="A", margin_mode="cross"),
+        record("deposit", "d1", account="A", asset="USD", amount="11000"),
+        record("fill", "f1", account="A", trade_id="t1", instrument="BTC-USD", side="buy", size="10", price="10000"),
+        record("price", "p1", instrument="BTC-USD", price="10000", source="feed")]
+
+
+def stream(count: int, seed: int = 7) -> list[dict[str, Any]]:
+    """A market that wanders, and accounts that trade and are called."""
+    dice = random.Random(seed)
+    rows = [*opening()[:2], record("price", "p0", instrument="BTC-USD", price="10000", source="feed")]
+    for number in range(20):
+        rows += [record("account", f"o{number}", account=f"A{number}", margin_mode="cross"),
+                 record("deposit", f"d{number}", account=f"A{number}", asset="USD", amount="3000")]
+    mark = 10_000.0
+    for number in range(count):
+        mark *= 1 + dice.gauss(0, 0.004)
+        if dice.random() < 0.3:
+            rows.append(record("price", f"p-{number}", instrument="BTC-USD", price=f"{mark:.2f}", source="feed"))
+        elif dice.random() < 0.1:
+            rows.append(record("withdrawal", f"w-{number}", account=f"A{dice.randrange(20)}", asset="USD",
+                               amount=f"{dice.randrange(1, 2000)}"))
+        else:
+            rows.append(record("fill", f"f-{number}", account=f"A{dice.randrange(20)}", trade_id=f"t-{number}",
+                               instrument="BTC-USD", side=dice.choice(("buy", "sell")),
+                               size=f"{dice.randrange(1, 40) / 10}", price=f"{mark:.2f}"))
+    return rows
 
 
 @pytest.fixture
-def cluster(bootstrap: str, prefix: str) -> Cluster:
-    ensure_topics(Cluster(bootstrap, prefix), shards=1)
-    return Cluster(bootstrap, prefix)
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
 
 
-def parts(lines: list[str], count: int = PARTS) -> list[list[str]]:
-    size = -(-len(lines) // count)
-    return [lines[start:start + size] for start in range(0, len(lines), size)]
+def worker(cluster: Cluster, folder: Path, *arguments: str) -> Process:
+    return Process(cluster, "worker", "--ledger", str(folder / "desk-{shard}.db"), *arguments,
+                   log=folder / "worker.log")
 
 
-def wait_until_told(cluster: Cluster, path: Path, shard: int = 0, seconds: float = 60) -> None:
-    """Wait until the relay has told all that the log says; the worker must have stopped."""
-    from kafka import KafkaConsumer, TopicPartition
+def asked(cluster: Cluster, folder: Path, command: str, *arguments: str, code: int) -> str:
+    """What a command answers on standard output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli", command, "--bootstrap", cluster.bootstrap, "--prefix", cluster.prefix,
+         "--ledger", str(folder / "desk-{shard}.db"), *arguments], capture_output=True, text=True, check=False)
+    assert code == done.returncode, done.stderr
+    return done.stdout
 
-    from infra.embedded import open_reader
 
-    with open_reader(path) as reader:
-        end = reader.end()
-    consumer = KafkaConsumer(bootstrap_servers=cluster.bootstrap, group_id=relay_name(cluster, shard),
-                             isolation_level="read_committed", enable_auto_commit=False)
-    place = TopicPartition(f"{cluster.prefix}margin-calls.v1", shard)
+def end_of(folder: Path, shard: int = 0) -> int:
     try:
-        wait_until(lambda: consumer.committed(place, timeout_ms=20_000) == end, f"the relay to reach {end}", seconds)
+        with LedgerReader(folder / f"desk-{shard}.db") as reader:
+            return reader.end()
+    except LedgerUnreadable:
+        return 0
+
+
+def committed(cluster: Cluster, folder: Path, shard: int = 0) -> int:
+    """The log position up to which the relay has published, as Kafka has it."""
+    consumer = KafkaConsumer(bootstrap_servers=cluster.bootstrap, group_id=f"clearing-relay-shard-{shard}",
+                             enable_auto_commit=False, isolation_level="read_committed")
+    try:
+        return consumer.committed(TopicPartition(cluster.prefix + MARGIN_CALLS, 0)) or 0
     finally:
         consumer.close()
 
 
-def test_workers_and_relays_killed_at_random_moments_lose_and_double_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    dice, ledger, log = random.Random(SEED), tmp_path / "ledger.db", tmp_path / "log"
-    lines = parts(mixed_records(SEED))
-    send_records(cluster, lines[0])
-    with worker(cluster, ledger, log):
-        wait_until(lambda: bool(positions(ledger)), "a ledger")
-    killed = 0
-    for part in lines[1:-1]:
-        with worker(cluster, ledger, log, "--batch", str(dice.choice([1, 20, 200]))) as one, relay(
-                cluster, ledger, log) as other:
-            send_records(cluster, part)
-            time.sleep(dice.uniform(0.8, 2.5))
-            killed += (one.poll() is None) + (other.poll() is None)
-    assert killed >= PARTS
+def wait_for_quiet(cluster: Cluster, folder: Path, records: int) -> None:
+    """Until every record that was sent is in the log, and everything is published."""
+    def is_done() -> bool:
+        try:
+            with LedgerReader(folder / "desk-0.db") as reader:
+                rows = reader.ask("SELECT COALESCE(SUM(next_offset), 0) FROM stream_position")
+                published = reader.ask("SELECT COALESCE(MAX(position), 0) FROM relay_position")
+                return int(rows[0][0]) >= records and int(published[0][0]) == reader.end()
+        except LedgerUnreadable:
+            return False
 
-    send_records(cluster, lines[-1])
-    with relay(cluster, ledger, log) as other:
-        with worker(cluster, ledger, log) as one:
-            wait_until_read(cluster, [ledger])
-            one.send_signal(signal.SIGTERM)
-            assert 0 == one.wait(10), log.read_text()
-        wait_until_told(cluster, ledger)
-        other.send_signal(signal.SIGTERM)
-        assert 0 == other.wait(10), log.read_text()
-
-    assert_exactly_once(cluster, ledger)
-    assert_all_told_once(ledger, cluster)
+    wait_until(is_done, f"{records} records applied and published", log=folder / "worker.log")
 
 
-def test_a_broker_killed_or_frozen_for_a_while_is_waited_for(own_broker: Broker, prefix: str, tmp_path: Path) -> None:
-    cluster, ledger, log = Cluster(own_broker.bootstrap, prefix), tmp_path / "ledger.db", tmp_path / "log"
-    ensure_topics(cluster, shards=1)
-    lines = parts(mixed_records(SEED + 1)[:900], 3)
-    with worker(cluster, ledger, log) as one:
-        send_records(cluster, lines[0])
-        wait_until_read(cluster, [ledger])
-        with relay(cluster, ledger, log) as other:
-            own_broker.kill()
-            time.sleep(2)
-            own_broker.start()
-            send_records(cluster, lines[1])
-            own_broker.freeze()
-            time.sleep(4)
-            own_broker.thaw()
-            send_records(cluster, lines[2])
-            wait_until_read(cluster, [ledger])
-            one.send_signal(signal.SIGTERM)
-            assert 0 == one.wait(10), log.read_text()
-            other.kill()
-    with relay(cluster, ledger, log):
-        wait_until_told(cluster, ledger)
+def expected_of(ledger: str | Path, shard: str, topic: str) -> list[tuple[int, bytes]]:
+    """(log position, value) of every message that the log says for a topic, in log order."""
+    states, found = States(), []
+    with open_reader(ledger) as reader, exact():
+        for recorded in reader.log():
+            states.fold(recorded)
+            kind, _, account = recorded.originator_id.partition(":")
+            for message in messages(recorded, shard, states.accounts.get(account) if kind == "account" else None):
+                if message.topic == topic:
+                    found.append((recorded.position, message.value))
+    return found
 
-    assert_exactly_once(cluster, ledger)
-    assert_all_told_once(ledger, cluster)
+
+def require_published_exactly(cluster: Cluster, path: Path) -> None:
+    """A reader of committed messages sees each message of the log once, in log order."""
+    for topic in OUTPUTS:
+        wanted = expected_of(path, "shard-0", topic)
+        enough = len(wanted)
+        seen = cluster.read(topic, until=lambda found, enough=enough: len(found) >= enough)  # type: ignore[misc]
+        assert wanted == [(position_of(row), row.value) for row in seen], topic
+
+
+def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder: Path) -> None:
+    cluster.send_all(opening())
+    process = worker(cluster, folder, "--metrics-port", "0")
+    wait_until(lambda: end_of(folder) >= 6, "the opening is applied", log=folder / "worker.log")
+
+    cluster.send_all([record("price", "p2", instrument="BTC-USD", price="9000", source="feed")])
+    (message,) = cluster.read(MARGIN_CALLS, until=bool)
+
+    call, headers = value_of(message), dict(message.headers)
+    assert (b"A", "A", "cross", "1000", "900") == (
+        message.key, call["account"], call["pool"], call["margin_equity"], call["maintenance_margin"])
+    assert {"call_id", "issued_at", "deadline", "call_amount", "call_asset", "eligible", "cure_level", "margin_ratio",
+            "trigger", "marks", "positions", "rulebook", "consequence", "message"} <= call.keys()
+    assert b"clearing.margin-call-issued:1" == headers["ce_type"]
+    assert f"shard-0:{call['log_position']}".encode() == headers["ce_id"]
+    cluster.send_all([record("deposit", "d2", account="A", asset="USD", amount="500")])
+    ends = cluster.read(MARGIN_CALLS, until=lambda found: len(found) == 2)
+    cluster.send_all([record("price", "p3", instrument="BTC-USD", price="8000", source="feed")])
+    orders = cluster.read(LIQUIDATIONS, until=lambda found: len(found) >= 2)
+    assert "margin-call-met" == value_of(ends[-1])["event"]
+    assert ["liquidation-started", "liquidation-order-placed"] == [value_of(row)["event"] for row in orders]
+    (address,) = re.findall(r"metrics on (http://\S+)/metrics", (folder / "worker.log").read_text())
+    figures = urlopen(f"{address}/metrics").read().decode()
+    assert 'clearing_records_total{outcome="applied",shard="0"} 9.0' in figures
+    assert 'clearing_shards_owned 1.0' in figures
+    assert (b"ok\n", b"ok\n") == (urlopen(f"{address}/livez").read(), urlopen(f"{address}/readyz").read())
+    assert 0 == process.stop()
+    assert [] == replay_ledger(folder / "desk-0.db").differences
+
+
+def test_poison_is_recorded_and_published_and_the_stream_goes_on(cluster: Cluster, folder: Path) -> None:
+    cluster.send_all(opening())
+    poison = [b"", b"{", b"\xff\xfe\x00", b'{"type": "fill"}', b'{"type":"deposit","id":"d1","id":"d9"}',
+              json.dumps(record("deposit", "x1", account="A", asset="USD", amount="1e3")).encode(),
+              json.dumps(record("deposit", "x2", account="Z", asset="USD", amount="1")).encode(),
+              json.dumps({**record("deposit", "x3", account="A", asset="USD", amount="1"),
+                          "time": "2099-01-01T00:00:00Z"}).encode()]
+    for value in poison:
+        cluster.send_raw(ACCOUNTS, value, key="A")
+    framed = json.dumps(record("deposit", "c1", account="A", asset="USD", amount="2")).encode()
+    cluster.send_raw(ACCOUNTS, b"\x00\x00\x00\x00\x2a" + framed, key="A")
+    event = {"specversion": "1.0", "id": "e", "source": "venue", "type": "deposit",
+             "data": record("deposit", "c2", account="A", asset="USD", amount="3.10")}
+    cluster.send_raw(ACCOUNTS, json.dumps(event).encode(), key="A",
+                     headers=[("content-type", b"application/cloudevents+json; charset=utf-8")])
+    cluster.send_all([record("withdrawal", "w1", account="A", asset="USD", amount="9005.10")])
+    process = worker(cluster, folder)
+
+    dead = cluster.read(REJECTIONS, until=lambda found: len(found) >= len(poison))
+    (outcome,) = cluster.read(OUTCOMES, until=bool)
+
+    assert len(poison) == len(dead)
+    assert {"malformed", "unknown-account", "time-ahead"} == {value_of(row)["reason"] for row in dead}
+    assert [6 - 3 + n for n in range(len(poison))] == [value_of(row)["record"]["offset"] for row in dead]
+    assert ("applied", "2000") == (value_of(outcome)["outcome"], value_of(outcome)["balance"])
+    assert 0 == process.stop()
+
+
+def test_killed_at_any_moment_every_message_goes_out_once_and_in_order(cluster: Cluster, folder: Path) -> None:
+    """SIGKILL ten times: the log goes on, and readers of committed messages see nothing of it."""
+    rows = stream(3_000)
+    dice = random.Random(11)
+    process = worker(cluster, folder)
+    for start in range(0, len(rows), 300):
+        cluster.send_all(rows[start:start + 300])
+        time.sleep(dice.uniform(0.3, 1.5))
+        process.kill()
+        process = worker(cluster, folder)
+    wait_for_quiet(cluster, folder, len(rows))
+    assert 0 == process.stop()
+
+    require_published_exactly(cluster, folder / "desk-0.db")
+    assert [] == replay_ledger(folder / "desk-0.db").differences
+    with LedgerReader(folder / "desk-0.db") as reader:
+        spent = [row[0] for row in reader.ask("SELECT record_key FROM inbox WHERE kind = 'id'")]
+    assert sorted({row["id"] for row in rows}) == sorted(spent)
+
+
+def test_a_relay_that_is_frozen_and_wakes_is_fenced(cluster: Cluster, folder: Path) -> None:
+    cluster.send_all(stream(300))
+    process = worker(cluster, folder, "--no-relay")
+    wait_until(lambda: end_of(folder) > 300, "the stream is applied", log=folder / "worker.log")
+    first = Process(cluster, "relay", "--ledger", str(folder / "desk-{shard}.db"), log=folder / "relay-1.log")
+    wait_until(lambda: committed(cluster, folder) > 0, "the first relay publishes", log=folder / "relay-1.log")
+    first.freeze()
+    second = Process(cluster, "relay", "--ledger", str(folder / "desk-{shard}.db"), log=folder / "relay-2.log")
+    cluster.send_all(stream(300, seed=8)[43:])
+    wait_until(lambda: committed(cluster, folder) == end_of(folder) > 400, "the second relay publishes all",
+               log=folder / "relay-2.log")
+    first.thaw()
+    cluster.send_all([record("deposit", "last", account="A1", asset="USD", amount="1")])
+    wait_until(lambda: committed(cluster, folder) == end_of(folder), "all is published", log=folder / "relay-2.log")
+
+    assert 2 == first.process.wait(40)
+    assert "start it again" in (folder / "relay-1.log").read_text()
+    assert 0 == second.stop()
+    assert 0 == process.stop()
+    require_published_exactly(cluster, folder / "desk-0.db")
+
+
+def test_a_topic_that_was_made_anew_stops_the_worker(cluster: Cluster, folder: Path) -> None:
+    cluster.send_all(stream(100))
+    process = worker(cluster, folder)
+    wait_for_quiet(cluster, folder, 143)
+    assert 0 == process.stop()
+    (standing,) = json.loads(asked(cluster, folder, "status", "--json", code=0))
+    assert (0, 0, None, True) == (standing["stream_lag"], standing["relay_lag"], standing["owner"],
+                                  standing["position"] == standing["relayed"] == end_of(folder))
+    cluster.admin.delete_topics([cluster.prefix + ACCOUNTS])
+    wait_until(lambda: cluster.prefix + ACCOUNTS not in cluster.admin.list_topics(), "the topic is gone")
+    ensure(cluster.admin, cluster.prefix, 1)
+
+    again = worker(cluster, folder)
+
+    assert 2 == again.process.wait(40)
+    assert "was made anew or lost records" in (folder / "worker.log").read_text()
+    amiss = [row for row in json.loads(asked(cluster, folder, "doctor", "--json", code=1)) if not row["ok"]]
+    assert ["shard 0", f"shard 0: {cluster.prefix}{ACCOUNTS}[0]"] == [row["name"] for row in amiss]
+    assert "must not read on" in amiss[1]["remedy"]
+
+
+def test_a_ledger_restored_from_an_older_backup_is_not_published_on(cluster: Cluster, folder: Path) -> None:
+    cluster.send_all(stream(100))
+    process = worker(cluster, folder)
+    wait_for_quiet(cluster, folder, 143)
+    assert 0 == process.stop()
+    (folder / "desk-0.db").unlink()
+    with open_ledger(folder / "desk-0.db"):
+        pass
+
+    relay = Process(cluster, "relay", "--ledger", str(folder / "desk-{shard}.db"), log=folder / "relay.log")
+
+    assert 2 == relay.process.wait(40)
+    assert "restored from an older backup" in (folder / "relay.log").read_text()
+
+
+def test_the_log_is_that_of_its_records_in_the_order_they_were_read(cluster: Cluster, folder: Path) -> None:
+    """The order of arrival over partitions is a fact that the log records; the rest follows from it."""
+    rows = stream(500)
+    cluster.send_all(rows)
+    process = worker(cluster, folder)
+    wait_for_quiet(cluster, folder, len(rows))
+    process.process.send_signal(signal.SIGINT)
+    assert 0 == process.process.wait(15)
+
+    report = replay_ledger(folder / "desk-0.db")
+    with LedgerReader(folder / "desk-0.db") as reader:
+        causes = [recorded.event.cause for recorded in reader.log() if recorded.event.ANSWERS is not None]
+    offsets: dict[tuple[str, int | None], list[int | None]] = {}
+    for cause in causes:
+        if cause.source != "clock":
+            offsets.setdefault((cause.source, cause.partition), []).append(cause.offset)
+    assert [] == report.differences
+    assert 3 == len(offsets)
+    # Each partition whole and in its own order; how they interleave is what the log alone knows.
+    assert all(found == list(range(len(found))) for found in offsets.values())
+    assert len(rows) == sum(map(len, offsets.values()))
+
+
+def test_account_state_is_compacted_by_account_and_tells_the_last_state(cluster: Cluster, folder: Path) -> None:
+    cluster.send_all(opening())
+    process = worker(cluster, folder)
+
+    states = cluster.read(ACCOUNT_STATE, until=lambda found: len(found) >= 3)
+
+    last = value_of(states[-1])
+    assert {b"A"} == {row.key for row in states}
+    assert [position_of(row) for row in states] == sorted(position_of(row) for row in states)
+    assert ("healthy", {"cross": {"USD": "11000"}}) == (last["status"], last["balances"])
+    assert [("BTC-USD", "10")] == [(row["instrument"], row["signed_size"]) for row in last["positions"]]
+    assert 0 == process.stop()

@@ -62,6 +62,8 @@ class Scenario:
         self.now = "10:00:00"
         self.line = 0
         self.log: list[Recorded] = []
+        # The lines that were told, and what became of each.
+        self.said: list[tuple[bytes, Outcome]] = []
         self.happened: list[Event] = []
         self.shard.listeners.append(self._listen)
 
@@ -79,13 +81,16 @@ class Scenario:
                    latest: str | None = None) -> list[Outcome]:
         """Several records that are committed together."""
         batch: list[Delivered] = []
+        lines: list[bytes] = []
         for record in records:
             self.line += 1
             raw = record if isinstance(record, bytes) else json.dumps(record, ensure_ascii=False).encode()
+            lines.append(raw)
             stood = place or Place(self.source, None, None, self.line)
             batch.append(read(stood, raw, latest=None if latest is None else time_of(latest)))
         before = len(self.log)
         outcomes = self.shard.apply(batch)
+        self.said += zip(lines, outcomes, strict=True)
         self.happened = [recorded.event for recorded in self.log[before:]]
         # Conservation is everybody's rule (semantics 5), so that no test passes without it.
         assert self.shard.is_balanced(), self.house.house.imbalances()

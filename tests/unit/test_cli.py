@@ -20,9 +20,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from threading import Timer
 from typing import Any, Final
@@ -30,6 +31,7 @@ from typing import Any, Final
 import pytest
 import typer
 from rich.console import Console
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from infra.cli import app
@@ -125,6 +127,14 @@ def clearing(*words: str | Path, stdin: bytes | None = None) -> Answer:
     return Answer(result.exit_code, result.stdout, result.stderr)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _command_is_built_once() -> Iterator[None]:
+    """As by a process: building it from its annotations takes longer than most commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(get_command))
+        yield
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     """The ledger of the story, and the summary of its ingestion."""
@@ -155,13 +165,17 @@ def position_of(ledger: Path, topic: str, **fields: str) -> int:
 
 # --- help --------------------------------------------------------------------------------------------------------
 
-COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "statement", "journal", "markets",
-                   "funds", "record", "margin", "replay", "shards", "reconcile", "topics", "worker", "relay")
+COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "liquidations", "statement",
+                   "movements", "charges", "orders", "trades", "journal", "markets", "assets", "halts", "funds",
+                   "record", "rejections", "margin", "rulebooks", "rulebook", "replay", "shards", "reconcile",
+                   "topics", "worker", "relay", "doctor", "status", "backup", "restore", "upgrade", "dlq")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [
+    *(name for name in COMMANDS if name not in ("topics", "dlq")), "topics ensure", "topics list", "dlq list",
+    "dlq show", "dlq replay"])
 def test_every_command_has_a_sentence_and_an_example(command: str) -> None:
-    answer = clearing(command, "--help")
+    answer = clearing(*command.split(), "--help")
     sentence = " ".join(answer.out.partition("Example:")[0].partition("\n\n")[2].split())
 
     assert answer.code == 0
@@ -443,8 +457,8 @@ def test_an_account_shows_its_figures_at_marks(desk: Path) -> None:
             "margin_equity": "110", "unrealised_pnl": "-888", "initial_margin": "182.24", "maintenance_margin": "91.12",
             "margin_ratio": "1.207199297629499561", "free_collateral": "-72.24", "withdrawable": "0",
             "call_id": f"call-{position}", "liquidation_id": None}.items() <= found["pools"][0].items()
-    assert [{"pool": "cross", "asset": "USD", "amount": "998", "value": "998", "withdrawable": "0"}] == (
-        found["balances"])
+    assert [{"pool": "cross", "asset": "USD", "amount": "998", "accrued_interest": "0", "value": "998",
+             "withdrawable": "0"}] == found["balances"]
     # 998 + p - 10,000 = 0.01 p at 9002 / 0.99; zero equity at 9002.
     assert {"instrument": "BTC-USD", "size": "1", "entry_price": "10000", "mark": "9112", "notional": "9112",
             "unrealised_pnl": "-888", "liquidation_price": "9092.929292929292929293",
@@ -639,13 +653,14 @@ def test_an_unknown_record_gets_a_hint(desk: Path, source: str, name: str, expec
 def test_csv_prints_the_table_that_is_asked_for(desk: Path) -> None:
     first = clearing("account", "maker", "--ledger", desk, "--csv")
     second = clearing("account", "maker", "--ledger", desk, "--csv", "--part", "positions")
-    wrong = clearing("account", "maker", "--ledger", desk, "--csv", "--part", "orders")
+    wrong = clearing("account", "maker", "--ledger", desk, "--csv", "--part", "tables")
 
     assert ["cross"] == [row["pool"] for row in first.rows]
     assert "--part positions" in first.err
     assert ["-3"] == [row["size"] for row in second.rows]
     assert (2, "") == (wrong.code, wrong.out)
-    assert "expected pools or balances or positions or open_calls, came 'orders'" in wrong.err
+    assert ("expected pools or balances or positions or open_calls or orders or holds or settings or charges or halts, "
+            "came 'tables'") in wrong.err
 
 
 @pytest.mark.parametrize(("words", "expected"), [
@@ -715,6 +730,26 @@ def test_replay_lists_what_differs_and_ends_with_three(own_desk: Path) -> None:
     assert 3 == answer.code
     assert "inbox" in answer.out
     assert "expected nothing to differ, 1 thing does" in answer.err
+
+
+def test_margin_draws_a_grid_and_asks_what_if(tmp_path: Path) -> None:
+    file = tmp_path / "portfolio.json"
+    file.write_text(json.dumps({"rulebook": "house", "marks": {"BTC-USD": "9500"}, "account": {
+        "collateral": {"USD": "1000"},
+        "positions": [{"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]}}))
+
+    assert "bankrupt" == clearing("margin", file, "--what-if", "BTC-USD=-10%").json["status"]
+    assert ["-50", "bankrupt"] == [clearing("margin", file, "--grid").json[0][key] for key in ("move", "status")]
+    assert "free collateral" in clearing("margin", file, "--grid", "--table").out
+    assert "expected a move" in clearing("margin", file, "--what-if", "BTC-USD").err
+
+
+def test_rulebooks_are_listed_and_printed_whole() -> None:
+    names = [row["name"] for row in clearing("rulebooks", "--json").json]
+
+    assert {"house", "binance-usdm", "okx-multi-currency"} <= set(names)
+    assert "binance-usdm" == clearing("rulebook", "binance-usdm").json["name"]
+    assert "expected one of" in clearing("rulebook", "no-such").err
 
 
 def test_margin_answers_in_json_with_the_fields_of_the_contract(tmp_path: Path) -> None:
@@ -807,7 +842,7 @@ def test_the_version_is_told() -> None:
 
 def test_commands_are_registered_once() -> None:
     names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
-    names += [group.name or "" for group in app.registered_groups]
+    names += [str(group.name) for group in app.registered_groups]
 
     assert sorted(COMMANDS) == sorted(names)
     assert isinstance(app, typer.Typer)

@@ -32,6 +32,7 @@ from ledger.events import (
     FundingSettled,
     FundMoved,
     FundMovementRefused,
+    Halted,
     InstrumentListed,
     LiquidationCompleted,
     LiquidationOrderCancelled,
@@ -43,6 +44,8 @@ from ledger.events import (
     MarginCallSuperseded,
     MarginCallWithdrawn,
     MarginWarned,
+    OrderReserved,
+    PositionSettled,
     PriceRecorded,
     PriceRejected,
     ProvisionalMarkSet,
@@ -52,8 +55,10 @@ from ledger.events import (
     RulebookVersion,
     ShortfallClaimed,
     ShortfallCovered,
+    TradingSettingsChanged,
     Trigger,
     WarningEnded,
+    WithdrawalHeld,
     WithdrawalRefused,
     Withdrawn,
 )
@@ -168,6 +173,13 @@ class Log:
         return self.account(ShortfallCovered, claim_id=claim, asset="USD", claimed=D("30"), fund="insurance",
                             covered=D(covered), uncovered=D(uncovered))
 
+    def settled_position(self, instrument: str, size: str, after: str, *, cost: str = "0", pnl: str = "0",
+                         mode: Literal["cross", "isolated"] = "cross", kind: str = "expiry") -> int:
+        return self.account(
+            PositionSettled, instrument=instrument, kind=kind, price=D(100), mode=mode, position="net",
+            settlement_asset="USD", settled_size=D(size), realised_pnl=D(pnl), rounding=D(0),
+            position_size=D(after), position_cost=D(cost), isolated_margin=D(0))
+
     def rejected(self, cause: Cause | None = None) -> int:
         return self.add("intake:file", RecordRejected, reason="malformed", message="no JSON", known_by="at", key="1",
                         raw="x", raw_encoding="utf-8", raw_bytes=1, sha256="00", cause=cause)
@@ -264,6 +276,12 @@ def busy_log() -> Log:
     log.covered("30", "0")
     log.completed("shortfall")
     log.account(Withdrawn, "A2", asset="USD", amount=D("500"), balance=D("0"))
+    log.account(TradingSettingsChanged, leverage=D(5))
+    log.account(OrderReserved, order_id="o1", instrument="BTC-USD", side="buy", remaining=D(1), price=D("9000"),
+                reduce_only=False)
+    log.account(WithdrawalHeld, asset="USD", amount=D(3), hold=True, withdrawal="w1", balance=D(0))
+    log.settled_position("ETH-USD", "2", "0", mode="isolated")
+    log.add("halts", Halted, scope="all", what="withdrawals", reason="drill", by="desk")
     log.rejected()
     return log
 
@@ -365,8 +383,9 @@ def test_a_position_keeps_its_totals_until_it_is_flat() -> None:
         rounding=D("0.005"))])
     last = log.filled("sell", "3", "110", "-2", cost="-220", pnl="9.5", index="5")
 
-    assert {"account": "A1", "instrument": "BTC-USD", "margin_mode": "cross", "position_side": "net", "size": "-2",
-            "cost": "-220", "leverage": None, "funding_index": "5", "realised_pnl": "19.5", "funding": "-0.75",
+    assert {"account": "A1", "instrument": "BTC-USD", "margin_mode": "cross", "position_side": "net",
+            "settlement_asset": "USD", "size": "-2", "cost": "-220",
+            "leverage": None, "funding_index": "5", "realised_pnl": "19.5", "funding": "-0.75",
             "log_position": last} == only(log, "view_positions")
 
 
@@ -585,7 +604,8 @@ def test_an_order_goes_from_open_to_part_filled_to_filled() -> None:
     assert {"order_id": "order-1", "liquidation_id": "liquidation-1", "account": "A1", "pool": "cross",
             "instrument": "BTC-USD", "position_side": "net", "side": "sell", "size": "3", "filled": "0",
             "limit_price": "9000", "state": "open", "reason": None, "placed_at": at(placed),
-            "expires_at": "2019-09-24T02:00:00Z", "closed_at": None} == only(log, "view_liquidation_orders")
+            "expires_at": "2019-09-24T02:00:00Z", "closed_at": None, "result": None, "result_at": None,
+            } == only(log, "view_liquidation_orders")
 
     log.filled("sell", "1", "100", "2", order="order-1")
 
@@ -649,9 +669,11 @@ def test_a_market_shows_its_terms_and_its_last_mark() -> None:
 
     assert {"instrument": "BTC-USD", "base": "BTC", "quote": "USD", "contract_type": "linear", "contract_size": "1",
             "tick_size": "0.1", "lot_size": "0.001", "underlying": None, "expiry": None, "mark_price": "10000.5",
-            "mark_time": at(mark), "mark_position": mark, "mark_source": "oracle", "provisional": 0,
-            "funding_index": "0", "prices_accepted": 3, "rejected_late": 0, "rejected_step": 0, "fills": 0,
-            "volume": "0", "open_interest": "0"} == only(log, "view_markets")
+            "mark_time": at(mark), "mark_position": mark, "mark_source": "oracle", "is_median": 0,
+            "provisional": 0, "funding_index": "0", "funding_rate": None, "funding_time": None, "prices_accepted": 3,
+            "rejected_late": 0, "rejected_step": 0, "rejected_settled": 0, "fills": 0, "volume": "0",
+            "open_interest": "0", "settlement_asset": "USD", "settlement_price": None, "settlement_kind": None,
+            "settlement_time": None, "settled": 0} == only(log, "view_markets")
 
 
 def test_the_time_of_a_mark_is_that_of_its_record_not_of_the_log() -> None:
@@ -737,7 +759,8 @@ def test_assets_show_what_they_were_last_listed_as() -> None:
     log.add("asset:BTC", AssetListed, asset="BTC", quantum=D("0.00000001"))
     log.add("asset:BTC", AssetListed, asset="BTC", quantum=D("0.00000001"), pricing_instrument="BTC-USD")
 
-    assert {"asset": "BTC", "quantum": "0.00000001", "pricing_instrument": "BTC-USD"} == only(log, "view_assets")
+    assert {"asset": "BTC", "quantum": "0.00000001", "pricing_instrument": "BTC-USD", "borrow_rate": None,
+            "lend_rate": None, "borrow_index": "0", "lend_index": "0", "rates_since": None} == only(log, "view_assets")
 
 
 def test_every_publication_of_a_rulebook_has_a_row() -> None:
@@ -787,7 +810,8 @@ def test_a_shortfall_is_covered_step_by_step() -> None:
     claimed = log.claimed("30")
 
     assert {"claim_id": "claim-1", "account": "A1", "pool": "cross", "asset": "USD", "amount": "30", "covered": "0",
-            "uncovered": "30", "time": at(claimed), "position": claimed} == only(log, "view_shortfalls")
+            "uncovered": "30", "time": at(claimed), "position": claimed, "recourse": "limited",
+            } == only(log, "view_shortfalls")
 
     log.covered("10", "20")
     log.covered("15", "5")
@@ -948,6 +972,31 @@ def test_the_busy_log_has_rows_for_every_table() -> None:
     empty = {name for name, rows in contents(built(busy_log())).items() if not rows}
 
     assert set() == empty
+
+
+def test_sqlite_finds_no_damage_in_any_table() -> None:
+    """A file in which it found some would not be opened."""
+    connection = built(busy_log())._connection
+
+    for check in ("quick_check", "integrity_check"):
+        assert [("ok",)] == connection.cursor().execute(f"PRAGMA {check}").fetchall()
+
+
+def test_tables_of_an_older_make_are_built_anew() -> None:
+    log = busy_log()
+    models = built(log)
+    before = contents(models)
+    cursor = models._connection.cursor()
+    cursor.execute("DROP TABLE view_funds")
+    cursor.execute('CREATE TABLE view_funds ("fund" TEXT)')
+    cursor.execute("UPDATE view_shape SET shape = 'older' WHERE view = 'funds'")
+    cursor.execute("COMMIT")
+    anew = ReadModels(models._connection)
+    anew.create()
+
+    assert 0 == anew.position()
+    anew.catch_up(log.select)
+    assert before == contents(anew)
 
 
 def test_dropped_models_are_rebuilt_to_the_same_rows() -> None:

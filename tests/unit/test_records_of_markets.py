@@ -303,6 +303,20 @@ def test_a_halt_of_withdrawals_refuses_withdrawals_and_transfers(scope: str) -> 
     assert "applied" == s.withdraw("A", "USD", "1").kind
 
 
+def test_a_halt_of_withdrawals_lets_margin_into_an_isolated_position_and_none_out() -> None:
+    """Contracts 1: `halt`: `withdrawals`: what stays in the account is none."""
+    s = desk()
+    s.account("A", margin_mode="isolated")
+    s.deposit("A", "USD", "1000")
+    s.fill("A", "buy", "1", "10000")
+    s.send("halt", scope="all", what="withdrawals", reason="x", by="risk")
+
+    into = s.send("isolated-margin", account="A", instrument="BTC-USD", amount="100")
+    out = s.send("isolated-margin", account="A", instrument="BTC-USD", amount="-100")
+
+    assert ("applied", "refused", "halted") == (into.kind, out.kind, out.reason)
+
+
 # --- several sources of one price --------------------------------------------------------------------------------
 
 

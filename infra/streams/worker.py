@@ -1,0 +1,222 @@
+"""The worker: owns shards as a member of a group, runs their intake and, if wanted, their relays, until told to stop.
+
+A shard is owned with its partition of the accounts topic. What is lost to another worker is let go at once; what is
+gained is opened from its ledger. A fault of Kafka or the store closes the shard and opens it anew, with growing
+pauses. This file never reads or decides a record.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Final
+
+from eventsourcing.persistence import PersistenceError
+from kafka import ConsumerRebalanceListener, KafkaConsumer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
+
+from infra.embedded import LedgerReader
+from infra.metrics import Vitals
+from infra.shard import Shard
+from infra.streams.intake import Intake
+from infra.streams.outflow import Fenced, Relay
+from infra.streams.topics import ACCOUNTS
+from ledger.errors import LedgerLocked
+
+# How often the member looks after its group; records do not wait for it in between.
+MEMBER_SECONDS: Final = 0.2
+PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+OpenShard = Callable[[int], AbstractContextManager[Shard]]
+OpenReader = Callable[[int], LedgerReader]
+
+log = logging.getLogger(__name__)
+
+
+class _Owned(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python has no types
+    """What the group gives this worker. Callbacks run on the client's thread, so they only take notes."""
+
+    def __init__(self) -> None:
+        self.partitions: set[int] = set()
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        self.partitions |= {place.partition for place in assigned}
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        self.partitions -= {place.partition for place in revoked}
+
+    def on_partitions_lost(self, lost: Any) -> None:
+        self.partitions -= {place.partition for place in lost}
+
+
+class _Running:
+    """A shard that this worker runs: its ledger, its intake, and a thread with its relay."""
+
+    def __init__(self, worker: Worker, partition: int) -> None:
+        self._stack = ExitStack()
+        self._stopping = threading.Event()
+        woken = threading.Event()
+        try:
+            shard = self._stack.enter_context(worker.open_shard(partition))
+            self.intake = Intake(shard, worker.bootstrap, partition=partition, prefix=worker.prefix,
+                                 group=worker.group, future_tolerance=worker.future_tolerance,
+                                 vitals=worker.vitals)
+            self._stack.callback(self.intake.close)
+            if worker.open_reader is not None:
+                shard.listeners.append(lambda _: woken.set())
+                self._relay(worker, partition, woken)
+            self.intake.open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _relay(self, worker: Worker, partition: int, woken: threading.Event) -> None:
+        def run() -> None:
+            pauses = iter(PAUSES)
+            while not self._stopping.is_set():
+                reader = worker.read(partition)
+                relay = Relay(reader, worker.bootstrap, shard=worker.name_of(partition), prefix=worker.prefix,
+                              woken=woken, published=lambda position: self._published(worker, partition, position))
+                try:
+                    relay.open()
+                    relay.run(self._stopping.is_set)
+                except (Fenced, KafkaError, PersistenceError) as fault:
+                    log.warning("relay of shard %s starts anew: %s", partition, fault)
+                    worker.count_restart(partition, "relay")
+                    self._stopping.wait(next(pauses, PAUSES[-1]))
+                except Exception as fault:
+                    worker.fail(fault)
+                    return
+                finally:
+                    relay.close()
+                    reader.connection.close()
+
+        thread = threading.Thread(target=run, name=f"relay-{partition}", daemon=True)
+
+        def stop() -> None:
+            self._stopping.set()
+            woken.set()
+            thread.join(8)
+
+        self._stack.callback(stop)
+        thread.start()
+
+    def _published(self, worker: Worker, partition: int, position: int) -> None:
+        if worker.vitals is not None:
+            worker.vitals.published(partition, position, self.intake.shard.house.position)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class Worker:
+    """A member of the group `group`; `open_shard` gives the ledger of a partition, `open_reader` one for its relay."""
+
+    def __init__(self, bootstrap: str, open_shard: OpenShard, *, prefix: str, group: str = "clearing-workers",
+                 open_reader: OpenReader | None = None, name: str = "shard-{shard}", instance: str | None = None,
+                 future_tolerance: int = 60, vitals: Vitals | None = None) -> None:
+        self.vitals = vitals
+        self.bootstrap, self.open_shard, self.open_reader = bootstrap, open_shard, open_reader
+        self.prefix, self.group, self.instance = prefix, group, instance
+        self.future_tolerance = future_tolerance
+        self.running: dict[int, _Running] = {}
+        self.fault: Exception | None = None
+        self._name = name
+        self._retries: dict[int, tuple[float, int]] = {}
+
+    def name_of(self, partition: int) -> str:
+        """What a shard is called in messages."""
+        return self._name.format(shard=partition)
+
+    def read(self, partition: int) -> LedgerReader:
+        """A reader of a shard's ledger for its relay."""
+        if self.open_reader is None:
+            raise RuntimeError("this worker relays nothing")
+        return self.open_reader(partition)
+
+    def count_restart(self, partition: int, what: str) -> None:
+        """A shard or its relay starts anew after a fault."""
+        if self.vitals is not None:
+            self.vitals.restarts.labels(partition, what).inc()
+
+    def fail(self, fault: Exception) -> None:
+        """Stop with a fault that starting anew would only meet again."""
+        self.fault = fault
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Own and run shards until told to stop; then let them go in order. Raises what stopped a shard for good."""
+        owned = _Owned()
+        member = KafkaConsumer(
+            bootstrap_servers=self.bootstrap, group_id=self.group, enable_auto_commit=False,
+            auto_offset_reset="latest", session_timeout_ms=6_000, heartbeat_interval_ms=1_500,
+            max_poll_interval_ms=60_000, group_instance_id=self.instance,
+            partition_assignment_strategy=[CooperativeStickyAssignor])
+        member.subscribe([self.prefix + ACCOUNTS], listener=owned)
+        turned = 0.0
+        try:
+            while not should_stop() and self.fault is None:
+                if time.monotonic() - turned >= MEMBER_SECONDS or not self.running:
+                    self._member_turn(member)
+                    turned = time.monotonic()
+                self._follow(set(owned.partitions))
+                for partition in sorted(self.running):
+                    self._step(partition)
+                if not self.running:
+                    time.sleep(0.05)
+                self._tell_vitals()
+        finally:
+            for partition in list(self.running):
+                self._let_go(partition)
+            member.close()
+        if self.fault is not None:
+            raise self.fault
+
+    @staticmethod
+    def _member_turn(member: Any) -> None:
+        # The member only owns: records are read by each shard's own consumer, from the ledger's positions.
+        assigned = member.assignment()
+        if assigned:
+            member.pause(*assigned)
+        member.poll(timeout_ms=10)
+
+    def _follow(self, owned: set[int]) -> None:
+        for partition in self.running.keys() - owned:
+            self._let_go(partition)
+        for partition in sorted(owned - self.running.keys()):
+            due, tries = self._retries.get(partition, (0.0, 0))
+            if time.monotonic() < due:
+                continue
+            try:
+                self.running[partition] = _Running(self, partition)
+                self._retries.pop(partition, None)
+                log.info("shard %s is run by this worker", partition)
+            except (KafkaError, PersistenceError, LedgerLocked, OSError) as fault:
+                self._again(partition, tries, fault)
+
+    def _tell_vitals(self) -> None:
+        if self.vitals is not None:
+            self.vitals.turn(len(self.running))
+            for partition, running in self.running.items():
+                self.vitals.stands(partition, running.intake.shard.house.position, running.intake.lags())
+
+    def _step(self, partition: int) -> None:
+        try:
+            self.running[partition].intake.step()
+        except (KafkaError, PersistenceError, OSError) as fault:
+            self._let_go(partition)
+            self._again(partition, self._retries.get(partition, (0.0, 0))[1], fault)
+
+    def _again(self, partition: int, tries: int, fault: Exception) -> None:
+        pause = PAUSES[min(tries, len(PAUSES) - 1)]
+        self._retries[partition] = (time.monotonic() + pause, tries + 1)
+        log.warning("shard %s is tried again in %s s: %s", partition, pause, fault)
+        self.count_restart(partition, "shard")
+
+    def _let_go(self, partition: int) -> None:
+        self.running.pop(partition).close()
+        if self.vitals is not None:
+            self.vitals.forget(partition)
+        log.info("shard %s was let go", partition)

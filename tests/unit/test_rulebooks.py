@@ -1,0 +1,175 @@
+"""The shipped rulebooks: each reads, reprints as itself, names its sources and gives a venue's own figures."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.calculator import BadInput, answer
+from infra.what_if import Move, grid, read_move, what_if
+from ledger.errors import Rejected
+from ledger.rulebook import Rulebook, read_rulebook, shipped, shipped_names
+
+VENUES = ["binance-coinm", "binance-pm", "binance-usdm", "binance-usdm-multi", "bitmex", "bybit-uta", "deribit",
+          "hyperliquid", "okx-multi-currency"]
+INVERSE = {"instrument": "XBTUSD", "base": "XBT", "quote": "USD", "contract_type": "inverse"}
+PERPETUAL = {"instrument": "BTCUSDT", "base": "BTC", "quote": "USDT"}
+
+
+def book(name: str) -> Rulebook:
+    found = shipped(name)
+    assert found is not None
+    return found
+
+
+def asked(name: str, positions: list[dict[str, str]], collateral: dict[str, str], marks: dict[str, str],
+          instruments: list[dict[str, str]], orders: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    question = {"rulebook": name, "instruments": instruments, "marks": marks,
+                "account": {"collateral": collateral, "positions": positions, "orders": orders or []}}
+    found: dict[str, Any] = json.loads(answer(json.dumps(question).encode()).model_dump_json())
+    return found
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_a_rulebook_reads_and_reprints_as_itself(name: str) -> None:
+    content = book(name).model_dump(mode="json", exclude_none=True)
+
+    assert book(name) == read_rulebook(content)
+
+
+@pytest.mark.parametrize("name", VENUES)
+def test_a_venues_rulebook_is_listed_and_names_its_sources(name: str) -> None:
+    assert name in shipped_names()
+    assert any("Formulas" in note for note in book(name).notes or ())
+
+
+def test_binance_gives_the_figures_of_its_own_example() -> None:
+    """109.488 BTC at 31,967.27 in the table of 2024-10: 3,500,032.45776 x 1 % - 11,450 and / 20 of initial margin."""
+    found = asked("binance-usdm", [{"instrument": "BTCUSDT", "signed_size": "109.488", "entry_price": "32481.980",
+                                    "leverage": "20"}], {"USDT": "1535443.01"}, {"BTCUSDT": "31967.27"}, [PERPETUAL])
+
+    assert ("23550.3245776", "175001.622888", "-56354.56848") == (
+        found["maintenance_margin"], found["initial_margin"], found["unrealised_pnl"])
+
+
+def test_bybit_gives_the_margins_of_a_live_position() -> None:
+    """ccxt 15622, under `*`, whose first tier is 1 %: to the last digit."""
+    found = asked("bybit-uta", [{"instrument": "LTCUSDT", "signed_size": "1.1", "entry_price": "63.64125",
+                                 "leverage": "10"}], {"USDT": "100"}, {"LTCUSDT": "68.93", "USDT": "1"},
+                  [{"instrument": "LTCUSDT", "base": "LTC", "quote": "USDT"}])
+
+    assert ("7.03519017", "0.73470642") == (found["initial_margin"], found["maintenance_margin"])
+
+
+def test_deribit_takes_its_example_of_25_btc() -> None:
+    """25 BTC of an inverse contract at 10,000: 2 % + 25 x 0.005 % of 25 BTC, in dollars at 10,000."""
+    found = asked("deribit", [{"instrument": "BTC-PERPETUAL", "signed_size": "250000", "entry_price": "10000"}],
+                  {"BTC": "1"}, {"BTC-PERPETUAL": "10000", "BTC": "10000"},
+                  [{**INVERSE, "instrument": "BTC-PERPETUAL", "base": "BTC"}])
+
+    assert "5312.5" == found["initial_margin"]
+
+
+def test_bitmex_steps_its_risk_limit() -> None:
+    """2,900,000 contracts at 10,000 are 290 XBT: one step, 0.8 % and 1.4 %, and 0.075 % to close."""
+    found = asked("bitmex", [{"instrument": "XBTUSD", "signed_size": "2900000", "entry_price": "10000"}],
+                  {"XBT": "10"}, {"XBTUSD": "10000"}, [INVERSE])
+
+    assert ("2.5375", "4.2775") == (found["maintenance_margin"], found["initial_margin"])
+
+
+def test_hyperliquid_halves_the_margin_at_greatest_leverage() -> None:
+    found = asked("hyperliquid", [{"instrument": "ETH", "signed_size": "10", "entry_price": "1000"}],
+                  {"USDC": "1000"}, {"ETH": "1000"}, [{"instrument": "ETH", "base": "ETH", "quote": "USDC"}])
+
+    assert ("400", "200") == (found["initial_margin"], found["maintenance_margin"])
+
+
+def test_multi_assets_values_credits_low_and_requirements_at_the_ask() -> None:
+    found = asked("binance-usdm-multi", [{"instrument": "BTCUSDT", "signed_size": "1", "entry_price": "10000",
+                                          "leverage": "10"}], {"BTC": "1"},
+                  {"BTCUSDT": "10000", "BTC": "10000", "USDT": "1"}, [PERPETUAL])
+
+    assert ("9500", "1000.1") == (found["margin_equity"], found["initial_margin"])
+
+
+def test_open_orders_reserve_margin_and_the_loss_of_filling_them() -> None:
+    """1 BTC at 9,253.30, mark 9,259.84, 20x: 462.665, and nothing lost; 10 above the mark another 10."""
+    def free(price: str) -> str:
+        order = {"instrument": "BTCUSDT", "side": "buy", "remaining": "1", "price": price, "leverage": "20"}
+        found = asked("binance-usdm", [], {"USDT": "1000"}, {"BTCUSDT": "9259.84"}, [PERPETUAL], [order])
+        assert "1000" == found["account_equity"]
+        return str(found["free_collateral"])
+
+    assert ("537.335", "526.508") == (free("9253.30"), free("9269.84"))
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), [
+    (("instruments", "*", "requirement", "tiers", 1, "floor"), "0", "floors to rise"),
+    (("instruments", "*", "requirement", "tiers", 0, "floor"), "1", "a first tier with floor 0"),
+    (("instruments", "*", "requirement", "tiers", 1, "maintenance"), "0.001", "rates not to fall"),
+    (("instruments", "*", "requirement", "tiers", 0, "maintenance"), "0.9", "maintenance <= initial"),
+    (("instruments", "*", "requirement", "variant"), "tiers:9", "tiers:1"),
+    (("assets", "USDT", "collateral", "haircut"), "1.1", "at most 1"),
+    (("assets", "USDT", "collateral", "haircut"), 0.1, "string"),
+    (("thresholds", "warning"), "1", "warning > call > liquidation"),
+    (("pool", "orders", "variant"), "orders:2", "orders:1"),
+    (("made-up",), "1", "Extra inputs"),
+])
+def test_a_malformed_rulebook_is_refused_with_the_path_of_the_fault(path: tuple[str | int, ...], value: Any,
+                                                                    expected: str) -> None:
+    content = book("binance-usdm").model_dump(mode="json", exclude_none=True)
+    place: Any = content
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = value
+
+    with pytest.raises(Rejected) as caught:
+        read_rulebook(content)
+
+    assert expected in str(caught.value)
+    assert str(path[0]) in str(caught.value)
+
+
+# --- what if -----------------------------------------------------------------------------------------------------
+
+
+QUESTION = json.dumps({
+    "rulebook": "house", "marks": {"BTC-USD": "9500"},
+    "account": {"collateral": {"USD": "1000"}, "positions": [
+        {"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]}}).encode()
+
+
+def test_a_moved_mark_is_asked_of_the_calculator() -> None:
+    found = what_if(QUESTION, [read_move("BTC-USD=-10%")])
+
+    assert (Decimal("-1450"), "bankrupt") == (found.unrealised_pnl, found.status)
+
+
+def test_a_grid_runs_over_every_mark() -> None:
+    rows = grid(QUESTION)
+
+    assert "bankrupt" == rows[0]["status"]
+    assert "healthy" == rows[-1]["status"]
+    assert [row["margin_equity"] for row in rows] == sorted(row["margin_equity"] for row in rows)
+
+
+@pytest.mark.parametrize("text", ["BTC-USD", "BTC-USD=10", "=10%", "BTC-USD=ten%", "BTC-USD=-100%"])
+def test_a_move_that_is_none_says_what_was_expected(text: str) -> None:
+    with pytest.raises(BadInput, match="expected"):
+        read_move(text)
+
+
+def test_a_move_of_an_unknown_mark_is_refused() -> None:
+    with pytest.raises(BadInput, match="expected a mark of ETH-USD"):
+        what_if(QUESTION, [Move("ETH-USD", Decimal(1))])
+
+
+def test_the_rulebooks_of_the_folder_are_those_that_are_shipped() -> None:
+    folder = Path(__file__).parents[2] / "ledger" / "rulebooks"
+
+    assert {f"{name}-{book(name).version}.json" for name in shipped_names()} <= {path.name for path in folder.iterdir()}
