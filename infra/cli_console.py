@@ -34,7 +34,6 @@ from typer.core import TyperGroup
 from infra.embedded import LedgerReader
 from infra.embedded import open_reader as open_stored
 from infra.store.address import BadAddress, PostgresAddress, ledger_address
-from infra.streams.cluster import ClusterFault
 from ledger.amounts import exact, nanoseconds, plain, rfc3339
 from ledger.clearing_house import ClearingHouse
 from ledger.errors import BrokenInvariant, LedgerLocked, LedgerUnreadable
@@ -87,8 +86,8 @@ class Commands(TyperGroup):
             again = ", and the same command goes on from there" if ctx.invoked_subcommand == "ingest" else ""
             complain(f"stopped; whatever was committed stays{again}")
             raise typer.Exit(INTERRUPTED) from None
-        except (CommandFault, ClusterFault, LedgerLocked, LedgerUnreadable, BrokenInvariant, PersistenceError,
-                sqlite3.Error, OSError, EOFError, zlib.error) as fault:
+        except (CommandFault, LedgerLocked, LedgerUnreadable, BrokenInvariant, PersistenceError, sqlite3.Error, OSError,
+                EOFError, zlib.error) as fault:
             if os.environ.get("CLEARING_TRACEBACK"):
                 traceback.print_exception(fault)
             message, code = _sentence(fault)
@@ -101,8 +100,6 @@ def _sentence(fault: Exception) -> tuple[str, int]:
     match fault:
         case CommandFault(code=code):
             return str(fault), code
-        case ClusterFault():
-            return str(fault), REFUSED
         case LedgerLocked():
             return f"{fault}; wait until it is done, or stop it, and run the same command again", REFUSED
         case LedgerUnreadable():

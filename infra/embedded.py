@@ -47,17 +47,16 @@ def in_memory(*, venue: SimulatedVenue | None = None) -> Shard:
 
 @contextmanager
 def open_ledger(ledger: str | Path | PostgresAddress, *, venue: SimulatedVenue | None = None,
-                progress: Callable[[int], None] | None = None, takes_over: bool = False) -> Iterator[Shard]:
+                progress: Callable[[int], None] | None = None) -> Iterator[Shard]:
     """The writer over a ledger file or a shard of a server, made where there is none.
 
-    LedgerLocked names the writer that holds it; LedgerUnreadable says what of the ledger cannot be read. `takes_over`
-    ends the writing of whoever holds a server's shard; a file's lock is the kernel's, and ends with its process.
+    LedgerLocked names the writer that holds it; LedgerUnreadable says what of the ledger cannot be read.
     """
     path = ledger_address(ledger)
     if isinstance(path, PostgresAddress):
         from infra.served import open_shard
 
-        with open_shard(path, venue=venue, progress=progress, takes_over=takes_over) as shard:
+        with open_shard(path, venue=venue, progress=progress) as shard:
             yield shard
         return
     if not path.parent.is_dir():
@@ -147,8 +146,6 @@ class LedgerReader:
 
     ROWS = ("SELECT rowid, originator_id, originator_version, topic, CAST(state AS BLOB) FROM stored_events "
             "WHERE rowid > ? ORDER BY rowid LIMIT ?")
-    STREAM = ("SELECT rowid, originator_id, originator_version, topic, CAST(state AS BLOB) FROM stored_events "
-              "WHERE originator_id = ? AND rowid <= ? ORDER BY originator_version")
     END = "SELECT COALESCE(MAX(rowid), 0) FROM stored_events"
     TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
     SNAPSHOT = "BEGIN"
@@ -188,11 +185,6 @@ class LedgerReader:
                 yield recorded
             after = page[-1].position
 
-    def stream(self, name: str, until: int) -> list[Recorded]:
-        """The events of one stream up to a log position."""
-        return [Recorded(position, stream, version, decode(topic, state))
-                for position, stream, version, topic, state in self.ask(self.STREAM, (name, until))]
-
     def owner(self) -> str | None:
         """Who writes the ledger now; None where nobody does."""
         with suppress(FileNotFoundError), lock_of(Path(str(self.path))).open() as lock:
@@ -213,10 +205,6 @@ class LedgerReader:
     def ask(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         """The rows that a statement selects, of tables that are named alike in every store."""
         return self.connection.cursor().execute(statement, values).fetchall()
-
-    def ask_nothing(self, statement: str, values: Sequence[object] = ()) -> None:
-        """Run a statement that selects nothing."""
-        self.connection.cursor().execute(statement, values)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

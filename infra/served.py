@@ -60,8 +60,6 @@ class ShardReader(LedgerReader):
 
     ROWS = ("SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events "
             "WHERE notification_id > ? ORDER BY notification_id LIMIT ?")
-    STREAM = ("SELECT notification_id, originator_id, originator_version, topic, state FROM stored_events "
-              "WHERE originator_id = ? AND notification_id <= ? ORDER BY originator_version")
     END = "SELECT COALESCE(MAX(notification_id), 0) FROM stored_events"
     TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_table_is_visible(oid)"
     SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

@@ -68,18 +68,6 @@ def ledger_address(text: str | Path | PostgresAddress) -> Path | PostgresAddress
     return PostgresAddress(_joined(parts, parts.netloc, left), shards[0])
 
 
-def shard_address(ledger: Path | PostgresAddress, number: int, count: int) -> Path | PostgresAddress:
-    """Where one of several shards of a ledger is: its number behind the name; the ledger itself where it has but one.
-
-    A file `desk.db` becomes `desk-0.db`, a server's shard `desk` becomes `desk_0`.
-    """
-    if count == 1:
-        return ledger
-    if isinstance(ledger, PostgresAddress):
-        return PostgresAddress(ledger.dsn, f"{ledger.shard}_{number}")
-    return ledger.with_name(f"{ledger.stem}-{number}{ledger.suffix}")
-
-
 def _joined(parts: SplitResult, place: str, query: list[tuple[str, str]]) -> str:
     """An address of its parts. libpq wants both slashes, also where no host follows."""
     words = urlencode(query, safe="/", quote_via=quote)
