@@ -106,7 +106,8 @@ class Broker:
             settings = settings.replace(name, str(value))
         self._settings = folder / "server.properties"
         self._settings.write_text(settings, "utf-8")
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # Its first letter is set: one id in 64 begins with a dash, which the tool takes for an option.
+        cluster = "C" + base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()[1:]
         subprocess.run([*self._run(128), "kafka.tools.StorageTool", "format", "-t", cluster, "-c",
                         str(self._settings)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -17,14 +17,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 from pydantic_core import from_json, to_json
 
 from infra.metrics import Vitals
 from infra.shard import Shard
+from infra.streams.arrivals import Arrivals
+from infra.streams.arrivals import Place as Source
 from infra.streams.records import Delivered, Place, read
-from infra.streams.topics import ACCOUNTS, CONTROL, INPUTS, PRICES
+from infra.streams.topics import ACCOUNTS, CONTROL, INPUTS, PRICES, topic_ids
 from ledger.amounts import NANOSECONDS
 from ledger.commands import MoveClock, MoveFund
 
@@ -35,6 +37,13 @@ BREAKER_WINDOW: Final = 1_000
 BREAKER_REJECTED: Final = 900
 # How often the ends of the partitions are asked for, to tell the lag.
 ENDS_SECONDS: Final = 1.0
+# Records of one partition that wait for those of others before it is paused, and below which it is resumed.
+WAITING_MAX: Final = 10_000
+WAITING_LOW: Final = 2_000
+# A partition that promises more and gives nothing (a transaction left open upstream) holds the others back this long.
+HELD_BACK_SECONDS_MAX: Final = 1.0
+# The client's own bound is half a minute, in which a cluster that is back is not looked for.
+RECONNECT_MS_MAX: Final = 1_000
 CLOCK_SOURCE: Final = "clock"
 _CONFLUENT_MAGIC: Final = 0
 _CONFLUENT_HEADER_BYTES: Final = 5
@@ -93,10 +102,17 @@ class Intake:
         # partition -> next offset to read, and the end of the partition when last asked
         self.positions: dict[TopicPartition, int] = {}
         self.ends: dict[TopicPartition, int] = {}
+        # name -> id of the topics read, which one that is made anew does not keep
+        self.topic_ids: Mapping[str, str] = {}
         self._bootstrap, self._wall_clock = bootstrap, wall_clock
         self._tolerance = future_tolerance * NANOSECONDS
         self._recent: deque[bool] = deque(maxlen=BREAKER_WINDOW)
         self._asked = 0.0
+        self._arrivals: Arrivals[Any] = Arrivals((), {})
+        self._held_back_since: float | None = None
+        self._piled: set[TopicPartition] = set()
+        # A moment by the wall clock, and where the partitions ended after it: once read so far, time may pass.
+        self._moment: tuple[int, Mapping[TopicPartition, int]] | None = None
         self._consumer: Any = None
 
     def open(self) -> None:
@@ -107,7 +123,7 @@ class Intake:
         self._consumer = KafkaConsumer(
             bootstrap_servers=self._bootstrap, group_id=self.group, enable_auto_commit=False,
             auto_offset_reset="none", isolation_level="read_committed", max_poll_records=self.batch,
-            fetch_max_wait_ms=POLL_MS)
+            fetch_max_wait_ms=POLL_MS, reconnect_backoff_max_ms=RECONNECT_MS_MAX)
         places = [TopicPartition(self.prefix + ACCOUNTS, self.partition)]
         for name in (PRICES, CONTROL):
             numbers = self._consumer.partitions_for_topic(self.prefix + name)
@@ -116,6 +132,9 @@ class Intake:
                                     "makes what is missing")
             places += [TopicPartition(self.prefix + name, number) for number in sorted(numbers)]
         self._consumer.assign(places)
+        self._arrivals = Arrivals([Source(*place) for place in places],
+                                  {self.prefix + name: rank for rank, name in enumerate(INPUTS[::-1])})
+        self._identify()
         claimed = self.shard.claim((place.topic, place.partition) for place in places)
         begin, self.ends = self._consumer.beginning_offsets(places), self._consumer.end_offsets(places)
         for place in places:
@@ -126,14 +145,35 @@ class Intake:
                     f"stands, it ends at {self.ends[place]}: the topic was made anew or lost records; this ledger must "
                     "not read on from it")
             if position < begin[place]:
-                if position:
+                # Prices of the past are marks that others replaced; an account without its first records is another.
+                if position or place.topic != self.prefix + PRICES:
                     raise IntakeStopped(
                         f"{place.topic}[{place.partition}]: expected records from {position} on, the topic begins at "
                         f"{begin[place]}: retention removed what this ledger has not read")
                 position = begin[place]
             self.positions[place] = position
+            self._arrivals.start(Source(*place), position)
             self._consumer.seek(place, position)
         self._read_control_first(places)
+
+    def _identify(self) -> None:
+        """Note the ids of the topics with the ledger; IntakeStopped where one is not that which its log was read from.
+
+        A topic that was made anew has other records at the same offsets, and no client tells.
+        """
+        admin = KafkaAdminClient(bootstrap_servers=self._bootstrap, reconnect_backoff_max_ms=RECONNECT_MS_MAX)
+        try:
+            self.topic_ids = topic_ids(admin, self.prefix)
+        finally:
+            admin.close()
+        noted = self.shard.store.settings()
+        ids = {f"kafka topic {name}": found for name, found in self.topic_ids.items()}
+        for setting, found in ids.items():
+            if noted.get(setting, found) != found:
+                raise IntakeStopped(f"expected {setting.removeprefix('kafka ')} of id {noted[setting]}, which this "
+                                    f"ledger was read from, came one of id {found}: it was made anew, and its offsets "
+                                    "mean other records; this ledger must not read on from it")
+        self.shard.store.put_settings({setting: found for setting, found in ids.items() if setting not in noted})
 
     def _read_control_first(self, places: list[TopicPartition]) -> None:
         control = [place for place in places if place.topic == self.prefix + CONTROL]
@@ -151,24 +191,19 @@ class Intake:
 
     def step(self) -> int:
         """Poll once, apply and commit what came; the number of records. KafkaError: start anew."""
-        polled = self._consumer.poll(timeout_ms=POLL_MS, max_records=self.batch)
-        rows = [row for rows in polled.values() for row in rows]
-        # In the order that their senders' clocks say, as far as one poll goes; within a partition always its own.
-        latest: dict[TopicPartition, int] = {}
-        keyed = []
-        for row in rows:
-            place = TopicPartition(row.topic, row.partition)
-            moment = latest[place] = max(latest.get(place, 0), row.timestamp)
-            keyed.append(((moment, INPUTS[::-1].index(row.topic.removeprefix(self.prefix)), row.partition, row.offset),
-                          row))
-        keyed.sort(key=lambda pair: pair[0])
+        polled = self._consumer.poll(timeout_ms=0 if self._can_go_on() else POLL_MS, max_records=self.batch)
+        for place, found in polled.items():
+            for row in found:
+                self._arrivals.put(Source(*place), row.offset, row.timestamp, row)
+        rows = self._arrivals.take(self.batch, self._patient())
+        self._limit()
         ahead = self._wall_clock() + self._tolerance
         batch = [read(Place(row.topic, row.partition, row.offset),
                       unframed(row.value, {name: value for name, value in row.headers or ()}), latest=ahead)
-                 for _, row in keyed]
+                 for row in rows]
         # A fund is one for all shards, and shard 0 keeps it: what others would add to theirs was paid in once.
         batch = [delivered for delivered in batch if not self.partition or type(delivered.command) is not MoveFund]
-        batch += self._clock(len(rows))
+        batch += self._clock()
         if not batch:
             # Aborted transactions and markers move a partition's end without a record.
             self._follow_markers()
@@ -196,19 +231,73 @@ class Intake:
                 for place, position in self.positions.items()}
 
     def _follow_markers(self) -> None:
-        for place in self.positions:
-            self.positions[place] = max(self.positions[place], self._consumer.position(place))
+        for place, position in self.positions.items():
+            if not self._arrivals.waiting(Source(*place)):
+                self.positions[place] = max(position, self._position(place) or 0)
 
-    def _clock(self, polled: int) -> list[Delivered]:
-        """A clock record, where every partition is read to its end and a deadline has passed by the wall clock."""
-        now, timers = self._wall_clock(), self.shard.house.timers
-        is_due = not polled and bool(timers) and self.shard.house.log_time < now >= timers[0][0]
+    def _position(self, place: TopicPartition) -> int | None:
+        """What the client reads next. Asked without a limit, it waits for ever where it knows nothing."""
+        found: int | None = self._consumer.position(place, timeout_ms=1)
+        return found
+
+    # --- the order of partitions ---------------------------------------------------------------------------------
+
+    def _has_more(self, source: Source) -> bool:
+        """Whether a partition holds records that were not given to us yet, as of its last answer."""
+        place = TopicPartition(*source)
+        if place in self._consumer.paused():
+            return False
+        end, position = self._consumer.highwater(place), self._position(place)
+        return end is None or position is None or position < end
+
+    def _can_go_on(self) -> bool:
+        return bool(len(self._arrivals)) and not self._arrivals.held_back_by(self._has_more)
+
+    def _patient(self) -> Callable[[Source], bool]:
+        """Wait for partitions that have more to give, but not for ever."""
+        if not len(self._arrivals) or not self._arrivals.held_back_by(self._has_more):
+            self._held_back_since = None
+            return self._has_more
+        now = time.monotonic()
+        if self._held_back_since is None:
+            self._held_back_since = now
+        return self._has_more if now - self._held_back_since < HELD_BACK_SECONDS_MAX else lambda _: False
+
+    def _limit(self) -> None:
+        """Pause partitions whose records pile up, and resume them when they do not."""
+        paused = self._consumer.paused()
+        for place in self.positions:
+            waiting = self._arrivals.waiting(Source(*place))
+            if waiting > WAITING_MAX and place not in paused:
+                self._consumer.pause(place)
+                self._piled.add(place)
+            elif waiting < WAITING_LOW and place in self._piled:
+                self._consumer.resume(place)
+                self._piled.remove(place)
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def _clock(self) -> list[Delivered]:
+        """A clock record, where a deadline has passed by the wall clock and all that was sent before has been read.
+
+        The wall clock is read first, the ends of the partitions after it: whatever stands before those ends stands
+        before the clock record, however much comes meanwhile.
+        """
+        now, house = self._wall_clock(), self.shard.house
+        is_due = self._moment is None and bool(house.timers) and house.log_time < now >= house.timers[0][0]
         # To ask for the ends takes a turn with the cluster, which a record that just came would have to wait for.
         if is_due or time.monotonic() - self._asked >= ENDS_SECONDS:
             self.ends, self._asked = self._consumer.end_offsets(list(self.positions)), time.monotonic()
-        if not is_due or any(self._consumer.position(place) < end for place, end in self.ends.items()):
+        if is_due:
+            self._moment = now, self.ends
+        if self._moment is None or not all(self._is_taken(place, end) for place, end in self._moment[1].items()):
             return []
-        return [Delivered(Place(CLOCK_SOURCE), MoveClock(id=f"{now}", time=now), None, None)]
+        (moment, _), self._moment = self._moment, None
+        return [Delivered(Place(CLOCK_SOURCE), MoveClock(id=f"{moment}", time=moment), None, None)]
+
+    def _is_taken(self, place: TopicPartition, end: int) -> bool:
+        first, position = self._arrivals.first(Source(*place)), self._position(place)
+        return position is not None and position >= end and (first is None or first >= end)
 
     def _watch(self, rejected: list[bool]) -> None:
         self._recent.extend(rejected)

@@ -19,10 +19,12 @@ from kafka.errors import GroupIdNotFoundError, KafkaError
 
 from infra.embedded import LedgerReader
 from infra.streams.messages import messages
-from infra.streams.topics import MARGIN_CALLS
+from infra.streams.topics import DEFAULT_PREFIX, MARGIN_CALLS
 from ledger.amounts import exact
+from ledger.encoding import decode
 from ledger.events import Recorded
 from ledger.states import States
+from projections.merkle import leaf_hash
 
 EVENTS_PER_TRANSACTION: Final = 200
 # An empty look at the log is repeated after this, unless a commit wakes the relay before.
@@ -30,6 +32,8 @@ IDLE_SECONDS: Final = 0.02
 # A broker that is still closing the last transaction answers "concurrent transactions"; by default the client would
 # sleep a tenth of a second on that.
 RETRY_MS: Final = 5
+# The client's own bound is half a minute, in which a cluster that is back is not looked for.
+RECONNECT_MS_MAX: Final = 1_000
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 # The client's transactional calls wait without end; a relay that hangs in one is of no use.
 CALL_SECONDS_MAX: Final = 30.0
@@ -45,6 +49,11 @@ class Fenced(Exception):
     """Another relay of the same shard took over, or the transaction failed; a new start reads the position anew."""
 
 
+def relay_name(prefix: str, shard: str) -> str:
+    """The transactional id and group of a shard's relay: its service's own, where a cluster carries several."""
+    return f"{'' if prefix == DEFAULT_PREFIX else prefix}clearing-relay-{shard}"
+
+
 class Relay:
     """One shard's relay over its ledger's reader."""
 
@@ -52,7 +61,7 @@ class Relay:
                  woken: threading.Event | None = None, published: Callable[[int], None] | None = None,
                  on_hang: Callable[[], None] | None = None) -> None:
         self.reader, self.shard, self.prefix = reader, shard, prefix
-        self.name = f"clearing-relay-{shard}"
+        self.name = relay_name(prefix, shard)
         self.states = States()
         self.position = 0
         self.sent = 0
@@ -66,10 +75,12 @@ class Relay:
         """Fence older relays, then read where they ended. RelayStopped where log, Kafka and our table disagree."""
         self._producer = KafkaProducer(
             bootstrap_servers=self._bootstrap, transactional_id=self.name, linger_ms=0, batch_size=131_072,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS, retry_backoff_ms=RETRY_MS)
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS, retry_backoff_ms=RETRY_MS,
+            reconnect_backoff_max_ms=RECONNECT_MS_MAX)
         with self._watched():
             self._producer.init_transactions()
-        published, noted, end = self._published(), self._noted(), self.reader.end()
+        committed, noted, end = self._published(), self._noted(), self.reader.end()
+        published, leaf = (None, "") if committed is None else committed
         if published is None and noted is not None:
             raise RelayStopped(f"expected a committed offset of group {self.name}, there is none, and {noted} events "
                                "were published: it expired, or the topics were made anew; compare, then set it with "
@@ -81,6 +92,10 @@ class Relay:
         if start > end:
             raise RelayStopped(f"expected a log of at least {start} events, it has {end}: the ledger was restored from "
                                "an older backup, and its messages went further")
+        # The event's hash goes with the offset: a log that is as long again need not be the same.
+        if start and leaf and leaf != (came := _leaf(self.reader.rows(start - 1, 1)[0])):
+            raise RelayStopped(f"expected at log position {start} the event that was published, hash {leaf}, came "
+                               f"{came}: this is another ledger, or one that was restored and went another way")
         with exact():
             for recorded in self.reader.log(0, start):
                 self.states.fold(recorded)
@@ -101,20 +116,22 @@ class Relay:
 
     def step(self) -> int:
         """Publish the next events in one transaction; how many they were."""
-        rows = self.reader.select(self.position, EVENTS_PER_TRANSACTION)
-        if not rows:
+        stored = self.reader.rows(self.position, EVENTS_PER_TRANSACTION)
+        if not stored:
             return 0
+        rows = [Recorded(position, stream, version, decode(topic, state))
+                for position, stream, version, topic, state in stored]
         with self._watched():
             try:
                 self._producer.begin_transaction()
-                for message in self._messages(list(rows)):
+                for message in self._messages(rows):
                     # A topic and a key decide the partition, so that an account's messages stay in order.
                     self._producer.send(self.prefix + message.topic, message.value, key=message.key.encode(),
                                         headers=message.headers)
                     self.sent += 1
                 last = rows[-1].position
                 self._producer.send_offsets_to_transaction(
-                    {self._carrier: OffsetAndMetadata(last, "", -1)}, self.name)
+                    {self._carrier: OffsetAndMetadata(last, _leaf(stored[-1]), -1)}, self.name)
                 self._producer.commit_transaction()
             except KafkaError as fault:
                 raise Fenced(f"{self.name} at {self.position}: {fault!r}") from fault
@@ -134,16 +151,17 @@ class Relay:
                 yield from messages(recorded, self.shard,
                                     self.states.accounts.get(account) if kind == "account" else None)
 
-    def _published(self) -> int | None:
+    def _published(self) -> tuple[int, str] | None:
+        """How far the cluster says that the log was published, and the hash of the event there."""
         consumer = KafkaConsumer(bootstrap_servers=self._bootstrap, group_id=self.name, enable_auto_commit=False,
                                  isolation_level="read_committed")
         try:
-            found: int | None = consumer.committed(self._carrier)
+            found = consumer.committed(self._carrier, metadata=True)
         except GroupIdNotFoundError:
             found = None
         finally:
             consumer.close()
-        return found
+        return None if found is None else (int(found.offset), str(found.metadata or ""))
 
     def _noted(self) -> int | None:
         rows = self.reader.ask("SELECT position FROM relay_position WHERE name = ?", (self.name,))
@@ -151,6 +169,10 @@ class Relay:
 
     def _watched(self) -> _Watch:
         return _Watch(self._on_hang)
+
+
+def _leaf(row: tuple[int, str, int, str, bytes]) -> str:
+    return leaf_hash(*row).hex()
 
 
 class _Watch:

@@ -73,3 +73,8 @@ def describe(admin: Any, names: list[str]) -> list[dict[str, Any]]:
     wanted = [name for name in names if name in there]
     rows: list[dict[str, Any]] = admin.describe_topics(wanted) if wanted else []
     return rows
+
+
+def topic_ids(admin: Any, prefix: str) -> dict[str, str]:
+    """The ids of the topics that records come in by: name -> id, which a topic that is made anew does not keep."""
+    return {row["name"]: str(row["topic_id"]) for row in describe(admin, [prefix + name for name in INPUTS])}

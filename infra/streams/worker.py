@@ -11,24 +11,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any, Final
 
 from eventsourcing.persistence import PersistenceError
-from kafka import ConsumerRebalanceListener, KafkaConsumer
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
 
 from infra.embedded import LedgerReader
 from infra.metrics import Vitals
 from infra.shard import Shard
-from infra.streams.intake import Intake
+from infra.streams.intake import RECONNECT_MS_MAX, Intake, IntakeStopped
 from infra.streams.outflow import Fenced, Relay
-from infra.streams.topics import ACCOUNTS
+from infra.streams.topics import ACCOUNTS, DEFAULT_PREFIX, topic_ids
 from ledger.errors import LedgerLocked
 
 # How often the member looks after its group; records do not wait for it in between.
 MEMBER_SECONDS: Final = 0.2
+# How often it is looked whether the topics are still those that were read.
+TOPICS_SECONDS: Final = 1.0
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 OpenShard = Callable[[int], AbstractContextManager[Shard]]
 OpenReader = Callable[[int], LedgerReader]
@@ -120,7 +122,9 @@ class Worker:
                  future_tolerance: int = 60, vitals: Vitals | None = None) -> None:
         self.vitals = vitals
         self.bootstrap, self.open_shard, self.open_reader = bootstrap, open_shard, open_reader
-        self.prefix, self.group, self.instance = prefix, group, instance
+        # Services of other prefixes on the cluster have groups of their own.
+        self.prefix, self.instance = prefix, instance
+        self.group = group if prefix == DEFAULT_PREFIX else prefix + group
         self.future_tolerance = future_tolerance
         self.running: dict[int, _Running] = {}
         self.fault: Exception | None = None
@@ -153,7 +157,11 @@ class Worker:
             bootstrap_servers=self.bootstrap, group_id=self.group, enable_auto_commit=False,
             auto_offset_reset="latest", session_timeout_ms=6_000, heartbeat_interval_ms=1_500,
             max_poll_interval_ms=60_000, group_instance_id=self.instance,
-            partition_assignment_strategy=[CooperativeStickyAssignor])
+            partition_assignment_strategy=[CooperativeStickyAssignor], reconnect_backoff_max_ms=RECONNECT_MS_MAX)
+        # Asked for first: a member that joins before it knows the topic is given nothing, and may stay so for minutes.
+        member.partitions_for_topic(self.prefix + ACCOUNTS)
+        ended = threading.Event()
+        threading.Thread(target=self._watch_topics, args=(ended,), name="topics", daemon=True).start()
         member.subscribe([self.prefix + ACCOUNTS], listener=owned)
         turned = 0.0
         try:
@@ -168,11 +176,29 @@ class Worker:
                     time.sleep(0.05)
                 self._tell_vitals()
         finally:
+            ended.set()
             for partition in list(self.running):
                 self._let_go(partition)
             member.close()
         if self.fault is not None:
             raise self.fault
+
+    def _watch_topics(self, ended: threading.Event) -> None:
+        """Look whether a topic is made anew under us: its offsets would mean other records."""
+        while not ended.wait(TOPICS_SECONDS):
+            with suppress(KafkaError, OSError):
+                admin = KafkaAdminClient(bootstrap_servers=self.bootstrap, reconnect_backoff_max_ms=RECONNECT_MS_MAX)
+                try:
+                    while not ended.wait(TOPICS_SECONDS):
+                        found = topic_ids(admin, self.prefix)
+                        for running in list(self.running.values()):
+                            for name, known in running.intake.topic_ids.items():
+                                if found.get(name, known) != known:
+                                    self.fail(IntakeStopped(
+                                        f"expected topic {name} of id {known}, came one of id {found[name]}: it was "
+                                        "made anew while it was read, and its offsets mean other records"))
+                finally:
+                    admin.close()
 
     @staticmethod
     def _member_turn(member: Any) -> None:

@@ -20,6 +20,7 @@ from kafka import KafkaConsumer, TopicPartition
 from infra.embedded import LedgerReader, open_ledger, open_reader
 from infra.replay import replay_ledger
 from infra.streams.messages import messages
+from infra.streams.outflow import relay_name
 from infra.streams.topics import (
     ACCOUNT_STATE,
     ACCOUNTS,
@@ -106,7 +107,7 @@ def end_of(folder: Path, shard: int = 0) -> int:
 
 def committed(cluster: Cluster, folder: Path, shard: int = 0) -> int:
     """The log position up to which the relay has published, as Kafka has it."""
-    consumer = KafkaConsumer(bootstrap_servers=cluster.bootstrap, group_id=f"clearing-relay-shard-{shard}",
+    consumer = KafkaConsumer(bootstrap_servers=cluster.bootstrap, group_id=relay_name(cluster.prefix, f"shard-{shard}"),
                              enable_auto_commit=False, isolation_level="read_committed")
     try:
         return consumer.committed(TopicPartition(cluster.prefix + MARGIN_CALLS, 0)) or 0
@@ -272,7 +273,7 @@ def test_a_topic_that_was_made_anew_stops_the_worker(cluster: Cluster, folder: P
     again = worker(cluster, folder)
 
     assert 2 == again.process.wait(40)
-    assert "was made anew or lost records" in (folder / "worker.log").read_text()
+    assert "it was made anew" in (folder / "worker.log").read_text()
     amiss = [row for row in json.loads(asked(cluster, folder, "doctor", "--json", code=1)) if not row["ok"]]
     assert ["shard 0", f"shard 0: {cluster.prefix}{ACCOUNTS}[0]"] == [row["name"] for row in amiss]
     assert "must not read on" in amiss[1]["remedy"]
