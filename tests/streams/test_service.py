@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -249,10 +250,15 @@ def test_a_relay_that_is_frozen_and_wakes_is_fenced(cluster: Cluster, folder: Pa
                log=folder / "relay-2.log")
     first.thaw()
     cluster.send_all([record("deposit", "last", account="A1", asset="USD", amount="1")])
-    wait_until(lambda: committed(cluster, folder) == end_of(folder), "all is published", log=folder / "relay-2.log")
 
     assert 2 == first.process.wait(40)
     assert "start it again" in (folder / "relay-1.log").read_text()
+    # The client of the woken one may have asked for a new epoch on its way out, and so have fenced its successor too:
+    # then whoever watches over relays starts another, and nothing is published twice.
+    with suppress(subprocess.TimeoutExpired):
+        assert 2 == second.process.wait(3)
+        second = Process(cluster, "relay", "--ledger", str(folder / "desk-{shard}.db"), log=folder / "relay-3.log")
+    wait_until(lambda: committed(cluster, folder) == end_of(folder), "all is published", log=folder / "relay-3.log")
     assert 0 == second.stop()
     assert 0 == process.stop()
     require_published_exactly(cluster, folder / "desk-0.db")
