@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ledger import account as accounts
 from ledger import asset as assets
-from ledger import fill, insurance_fund
+from ledger import fill, insurance_fund, movement
 from ledger import market as markets
 from ledger.account import AccountState
 from ledger.amounts import ZERO
@@ -109,7 +109,7 @@ def _admit_cash(house: ClearingHouse, command: Deposit | Withdraw) -> None:
     state = _account(house, command.account)
     _asset(house, command.asset)
     if isinstance(command, Deposit) and command.reverses is not None:
-        accounts.decide_reversal(state, command, _reversed_deposit(house, command), house.stamp)
+        movement.decide_reversal(state, command, _reversed_deposit(house, command), house.stamp)
     if isinstance(command, Withdraw) and command.hold and command.id in state.holds:
         # Ids are unique per source only, and a hold ends by its id.
         raise Rejected("withdrawal-held", f"id: expected an id under which nothing is held for account "
@@ -127,7 +127,7 @@ def _admit_of_account(house: ClearingHouse, command: ReportOrder) -> None:
 
 
 def _admit_withdrawal_end(house: ClearingHouse, command: SettleWithdrawal | CancelWithdrawal) -> None:
-    accounts.decide_withdrawal_end(_account(house, command.account), command, house.stamp)
+    movement.decide_withdrawal_end(_account(house, command.account), command, house.stamp)
 
 
 def _admit_settings(house: ClearingHouse, command: ChangeSettings) -> None:
@@ -145,7 +145,7 @@ def _admit_order(house: ClearingHouse, command: PlaceOrder) -> None:
 def _admit_isolated(house: ClearingHouse, command: MoveIsolatedMargin) -> None:
     state = _account(house, command.account)
     _market(house, command.instrument)
-    accounts.isolated_key(state, command)
+    movement.isolated_key(state, command)
 
 
 def _admit_price(house: ClearingHouse, command: RecordPrice) -> None:
@@ -234,9 +234,9 @@ def _apply_deposit(house: ClearingHouse, command: Deposit) -> Recorded:
     house.settle(command.account)
     state = house.accounts[command.account]
     if command.reverses is None:
-        return house.append(f"account:{command.account}", accounts.decide_deposit(state, command, house.stamp))
+        return house.append(f"account:{command.account}", movement.decide_deposit(state, command, house.stamp))
     original = _reversed_deposit(house, command)
-    return house.append(f"account:{command.account}", accounts.decide_reversal(state, command, original, house.stamp))
+    return house.append(f"account:{command.account}", movement.decide_reversal(state, command, original, house.stamp))
 
 
 def _reversed_deposit(house: ClearingHouse, command: Deposit) -> Event | None:
@@ -244,17 +244,17 @@ def _reversed_deposit(house: ClearingHouse, command: Deposit) -> Event | None:
 
 
 def _refusal(house: ClearingHouse, state: AccountState, asset: str, amount: Decimal, *, pool: str = CROSS,
-             watched: list[str] | None = None) -> tuple[PoolMargin, accounts.Refusal | None]:
+             watched: list[str] | None = None) -> tuple[PoolMargin, movement.Refusal | None]:
     """Why an amount may not leave a pool, and the pool's figures; calls of all pools count unless `watched` are."""
     rules, margin = house.rules(state), house.margin(state, pool)
-    available = accounts.withdrawable(
+    available = movement.withdrawable(
         balance=state.balance(pool, asset), price=house.price_of(rules)(asset), margin=margin,
         tiers=rules.collateral(asset), quantum=house.assets[asset].quantum)
     pools = state.pools() if watched is None else watched
     # Margin that moves from the cross pool into a position does not leave the account.
     leaves = watched is None or pool != CROSS
     house.trigger = (house.position + 1, house.stamp.cause.type)
-    return margin, accounts.refusal_of(
+    return margin, movement.refusal_of(
         state, amount, pools=pools, available=available, margin=margin,
         is_stale=any(house.has_stale_mark(state, name) for name in pools),
         is_halted=leaves and house.is_halted("withdrawals", state.account))
@@ -264,13 +264,13 @@ def _apply_withdrawal(house: ClearingHouse, command: Withdraw) -> Recorded:
     house.settle(command.account)
     state = house.accounts[command.account]
     margin, refusal = _refusal(house, state, command.asset, command.amount)
-    return house.append(f"account:{command.account}", accounts.decide_withdraw(
+    return house.append(f"account:{command.account}", movement.decide_withdraw(
         state, command, house.stamp, refusal, lambda: house.evidence(state, CROSS, margin)))
 
 
 def _apply_withdrawal_end(house: ClearingHouse, command: SettleWithdrawal | CancelWithdrawal) -> Recorded:
     house.settle(command.account)
-    return house.append(f"account:{command.account}", accounts.decide_withdrawal_end(
+    return house.append(f"account:{command.account}", movement.decide_withdrawal_end(
         house.accounts[command.account], command, house.stamp))
 
 
@@ -278,11 +278,11 @@ def _apply_transfer(house: ClearingHouse, command: Transfer) -> Recorded:
     house.settle(command.account)
     state = house.accounts[command.account]
     margin, refusal = _refusal(house, state, command.asset, command.amount)
-    outcome = house.append(f"account:{command.account}", accounts.decide_transfer(
+    outcome = house.append(f"account:{command.account}", movement.decide_transfer(
         state, command, house.stamp, refusal, lambda: house.evidence(state, CROSS, margin)))
     if isinstance(outcome.event, TransferSent):
         house.settle(command.to_account)
-        house.append(f"account:{command.to_account}", accounts.receive(
+        house.append(f"account:{command.to_account}", movement.receive(
             house.accounts[command.to_account], outcome.event, house.stamp))
     return outcome
 
@@ -291,9 +291,9 @@ def _apply_isolated_margin(house: ClearingHouse, command: MoveIsolatedMargin) ->
     house.settle(command.account)
     state = house.accounts[command.account]
     asset = house.markets[command.instrument].settlement_asset
-    source = CROSS if command.amount > 0 else pool_name(*accounts.isolated_key(state, command))
+    source = CROSS if command.amount > 0 else pool_name(*movement.isolated_key(state, command))
     margin, refusal = _refusal(house, state, asset, abs(command.amount), pool=source, watched=[source])
-    return house.append(f"account:{command.account}", accounts.decide_isolated_margin(
+    return house.append(f"account:{command.account}", movement.decide_isolated_margin(
         state, command, house.stamp, asset=asset, refusal=refusal,
         evidence=lambda: house.evidence(state, source, margin)))
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from ledger import account as accounts
+from ledger import movement
 from ledger.account import AccountState, Stamp
 from ledger.amounts import ZERO, exact
 from ledger.clearing_house import ClearingHouse
@@ -148,14 +149,14 @@ def withdrawable(house: ClearingHouse, state: AccountState) -> tuple[str | None,
     if funding is not None:
         state = accounts.evolve(state, funding)
     rules, held, margin = house.rules(state), state.balances.get(CROSS, {}), house.margin(state)
-    refusal = accounts.refusal_of(
+    refusal = movement.refusal_of(
         state, ZERO, pools=state.pools(), available=ZERO, margin=margin,
         is_stale=any(house.has_stale_mark(state, pool) for pool in state.pools()),
         is_halted=house.is_halted("withdrawals", state.account))
     if refusal is not None:
         return refusal.reason, dict.fromkeys(held, ZERO)
     price_of = house.price_of(rules)
-    return None, {asset: accounts.withdrawable(balance=amount, price=price_of(asset), tiers=rules.collateral(asset),
+    return None, {asset: movement.withdrawable(balance=amount, price=price_of(asset), tiers=rules.collateral(asset),
                                                margin=margin, quantum=house.assets[asset].quantum)
                   for asset, amount in held.items()}
 

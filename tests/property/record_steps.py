@@ -10,7 +10,7 @@ import json
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 
-from ledger import account as accounts
+from ledger import movement
 from ledger.account import AccountState, OpenOrder
 from ledger.amounts import (
     NANOSECONDS,
@@ -119,7 +119,7 @@ class Scene:
             amount = round_down(balance * Decimal(part), quantum)
         else:
             rules = house.rules(state)
-            amount = quantum * beyond + accounts.withdrawable(
+            amount = quantum * beyond + movement.withdrawable(
                 balance=balance, price=house.price_of(rules)(asset), margin=house.margin(state, pool),
                 tiers=rules.collateral(asset), quantum=quantum)
         return amount if 0 < amount < 10**18 else quantum

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ledger.account import withdrawable
 from ledger.amounts import (
     FINEST,
     ONE,
@@ -28,6 +27,7 @@ from ledger.amounts import (
     round_down,
     round_up,
 )
+from ledger.movement import withdrawable
 from ledger.risk.collateral import ValueTiers, amount_to_raise, amount_to_release
 from ledger.risk.funding import accrued
 from ledger.risk.liquidation import (
