@@ -89,13 +89,19 @@ def rulebooks(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     \b
     Example: clearing rulebooks
     """
+    from ledger.protocol_rulebook import protocol, protocol_names
     from ledger.rulebook import shipped, shipped_names
 
-    found = [book for name in shipped_names() if (book := shipped(name)) is not None]
-    rows = [{"name": book.name, "version": book.version, "valuation_asset": book.valuation_asset, "title": book.title}
-            for book in found]
-    show(Output(json=as_json, csv=as_csv), [Part("rulebooks", rows, ("name", "version", "valuation_asset", "title"), {
-        "name": "name", "version": "version", "valued in": "valuation_asset", "title": "title"}, "No rulebooks.")])
+    rows: list[dict[str, Any]] = [
+        {"name": book.name, "version": book.version, "kind": "rulebook", "valuation_asset": book.valuation_asset,
+         "title": book.title} for name in shipped_names() if (book := shipped(name)) is not None]
+    # A protocol's accounts are not our pools: its rules are data for its own functions, and no ledger runs under them.
+    rows += [{"name": own.name, "version": own.version, "kind": "protocol", "valuation_asset": None,
+              "title": own.title} for name in protocol_names() if (own := protocol(name)) is not None]
+    fields = ("name", "version", "kind", "valuation_asset", "title")
+    show(Output(json=as_json, csv=as_csv), [Part("rulebooks", rows, fields, {
+        "name": "name", "version": "version", "kind": "kind", "valued in": "valuation_asset", "title": "title"},
+        "No rulebooks.")])
 
 
 def rulebook(
@@ -103,15 +109,17 @@ def rulebook(
         version: Annotated[int | None, typer.Option(
             "--version", metavar="N", help="Which version; the latest unless told.")] = None,
         as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False) -> None:
-    """Print a rulebook whole, as JSON that a `rulebook` record or the calculator takes.
+    """Print a rulebook whole, as JSON that (but for a protocol's) a `rulebook` record and the calculator take.
 
     \b
     Example: clearing rulebook binance-usdm
     """
+    from ledger.protocol_rulebook import protocol, protocol_names
     from ledger.rulebook import shipped, shipped_names
 
-    found = shipped(name, version)
+    found = shipped(name, version) or protocol(name, version)
     if found is None:
-        wanted = f"version {version} of {name!r}" if name in shipped_names() else repr(name)
-        raise CommandFault(f"expected one of {', '.join(shipped_names())}, came {wanted}")
+        names = [*shipped_names(), *protocol_names()]
+        wanted = f"version {version} of {name!r}" if name in names else repr(name)
+        raise CommandFault(f"expected one of {', '.join(names)}, came {wanted}")
     typer.echo(json.dumps(found.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False))

@@ -745,6 +745,9 @@ def test_margin_draws_a_grid_and_asks_what_if(tmp_path: Path) -> None:
 
 
 def test_rulebooks_are_listed_and_printed_whole() -> None:
+    kinds = {row["name"]: row["kind"] for row in clearing("rulebooks", "--json").json}
+    assert ("rulebook", "protocol") == (kinds["house"], kinds["dydx-v4"])
+    assert "dydx-v4" == clearing("rulebook", "dydx-v4").json["name"]
     names = [row["name"] for row in clearing("rulebooks", "--json").json]
 
     assert {"house", "binance-usdm", "okx-multi-currency"} <= set(names)
