@@ -7,6 +7,7 @@ pauses. This file never reads or decides a record.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -186,8 +187,12 @@ class Worker:
     def _watch_topics(self, ended: threading.Event) -> None:
         """Look whether a topic is made anew under us: its offsets would mean other records."""
         while not ended.wait(TOPICS_SECONDS):
+            # While the cluster is away the client leaves the socket of every failed attempt to the collector, which
+            # a command that makes few cycles hardly ever runs: within minutes there would be no more files to open.
+            gc.collect()
             with suppress(KafkaError, OSError):
-                admin = KafkaAdminClient(bootstrap_servers=self.bootstrap, reconnect_backoff_max_ms=RECONNECT_MS_MAX)
+                admin = KafkaAdminClient(bootstrap_servers=self.bootstrap, bootstrap_timeout_ms=5_000,
+                                         request_timeout_ms=5_000, reconnect_backoff_max_ms=RECONNECT_MS_MAX)
                 try:
                     while not ended.wait(TOPICS_SECONDS):
                         found = topic_ids(admin, self.prefix)
