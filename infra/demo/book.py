@@ -699,7 +699,7 @@ class _Desk:
             case 6:  # a number that is no string
                 yield (stray + "250.00}").encode()
             case _:  # a type that this version does not apply
-                yield (stray.replace('"deposit"', '"transfer"') + '"250","to_account":"A00002"}').encode()
+                yield (stray.replace('"deposit"', '"novation"') + '"250","to_account":"A00002"}').encode()
 
 
 _SIDES: Final[tuple[tuple[Side, Side], tuple[Side, Side]]] = (("sell", "buy"), ("buy", "sell"))

@@ -16,7 +16,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from infra.streams.topics import ACCOUNTS, CONTROL, PRICES, ensure
 
-WAIT_SECONDS = 60.0
+# Long: it is reached only where something is wrong.
+WAIT_SECONDS = 150.0
 _CONTROL = {"rulebook", "asset", "instrument", "interest-rate", "fund-movement", "halt", "resume", "clock"}
 _PRICES = {"price", "funding", "settlement"}
 
