@@ -7,11 +7,12 @@ pauses. This file never reads or decides a record.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final
 
 from eventsourcing.persistence import PersistenceError
@@ -185,20 +186,27 @@ class Worker:
 
     def _watch_topics(self, ended: threading.Event) -> None:
         """Look whether a topic is made anew under us: its offsets would mean other records."""
+        admin = None
         while not ended.wait(TOPICS_SECONDS):
-            with suppress(KafkaError, OSError):
-                admin = KafkaAdminClient(bootstrap_servers=self.bootstrap, reconnect_backoff_max_ms=RECONNECT_MS_MAX)
-                try:
-                    while not ended.wait(TOPICS_SECONDS):
-                        found = topic_ids(admin, self.prefix)
-                        for running in list(self.running.values()):
-                            for name, known in running.intake.topic_ids.items():
-                                if found.get(name, known) != known:
-                                    self.fail(IntakeStopped(
-                                        f"expected topic {name} of id {known}, came one of id {found[name]}: it was "
-                                        "made anew while it was read, and its offsets mean other records"))
-                finally:
-                    admin.close()
+            try:
+                # Made once: one that could not be made keeps its files.
+                admin = admin or KafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=5_000,
+                                                  reconnect_backoff_max_ms=RECONNECT_MS_MAX)
+                self._compare(topic_ids(admin, self.prefix))
+            except (KafkaError, OSError):
+                # While the cluster is away the client leaves the socket of every failed attempt to the collector,
+                # which a command that makes few cycles hardly ever runs: there would soon be no more files to open.
+                gc.collect()
+        if admin is not None:
+            admin.close()
+
+    def _compare(self, found: Mapping[str, str]) -> None:
+        for running in list(self.running.values()):
+            for name, known in running.intake.topic_ids.items():
+                if found.get(name, known) != known:
+                    self.fail(IntakeStopped(
+                        f"expected topic {name} of id {known}, came one of id {found[name]}: it was made anew while it "
+                        "was read, and its offsets mean other records"))
 
     @staticmethod
     def _member_turn(member: Any) -> None:
