@@ -86,7 +86,7 @@ class Book:
         self._priced: dict[str, list[Holders | Balances]] = {}
         self._dirty: dict[str, None] = {}
         # Accounts whose rows are behind their states, by what the headroom kept back covers.
-        self._behind: dict[str, None] = {}
+        self.behind: dict[str, None] = {}
         # Pools to be armed, by number: their range was left, or their rows changed.
         self._left: dict[int, None] = {}
         self._mark_times: dict[str, int] = {}
@@ -107,7 +107,7 @@ class Book:
             account = stream[8:]
             if account not in self._dirty:
                 if self._is_absorbed(account, event):
-                    self._behind[account] = None
+                    self.behind[account] = None
                 else:
                     self._dirty[account] = None
         elif isinstance(event, PriceRecorded):
@@ -143,7 +143,7 @@ class Book:
 
     def figures(self, account: str, pool: str) -> tuple[float, float]:
         """(margin equity, maintenance margin) as the columns have them, for comparison. KeyError: no such pool."""
-        if account in self._behind:
+        if account in self.behind:
             self._sync(self._house.accounts[account], self._house)
         found = self._entries[account].pool(pool)
         if found is None:
@@ -230,10 +230,10 @@ class Book:
             self._sync(house.accounts[account], house)
         self._dirty.clear()
         pools, left = self._pools, self._left
-        if self._behind:
+        if self.behind:
             for index in list(left):
                 member = pools.members[index]
-                if member is not None and member.account in self._behind:
+                if member is not None and member.account in self.behind:
                     self._sync(house.accounts[member.account], house)
         if not left:
             return
@@ -282,7 +282,7 @@ class Book:
 
     def _sync(self, state: AccountState, house: ClearingHouse) -> None:
         """Bring an account's rows up to its state; its pools are to be armed."""
-        self._behind.pop(state.account, None)
+        self.behind.pop(state.account, None)
         rules = house.rules(state)
         version = _version(rules)
         entry = self._entries.get(state.account)
