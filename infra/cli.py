@@ -118,7 +118,7 @@ for _report in (
         cli_reports.statement, cli_lists.movements, cli_lists.charges, cli_lists.orders, cli_lists.trades,
         cli_reports.journal, cli_reports.markets, cli_lists.assets, cli_lists.halts, cli_reports.funds,
         cli_record.record, cli_lists.rejections, cli_shards.shards, cli_shards.reconcile,
-        cli_copies.backup, cli_copies.restore, cli_copies.upgrade):
+        cli_copies.backup, cli_copies.restore, cli_copies.upgrade, cli_copies.snapshot):
     app.command()(_report)
 app.add_typer(cli_dead_letters.dlq_app, name="dlq")
 app.add_typer(cli_streams.topics_app, name="topics")

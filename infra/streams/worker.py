@@ -64,6 +64,8 @@ class _Running:
         woken = threading.Event()
         try:
             shard = self._stack.enter_context(worker.open_shard(partition))
+            if shard.notice is not None:
+                log.warning("shard %s: %s", partition, shard.notice)
             self.intake = Intake(shard, worker.bootstrap, partition=partition, prefix=worker.prefix,
                                  group=worker.group, future_tolerance=worker.future_tolerance,
                                  vitals=worker.vitals)
