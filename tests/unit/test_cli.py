@@ -169,7 +169,7 @@ COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "
                    "movements", "charges", "orders", "trades", "journal", "markets", "assets", "halts", "funds",
                    "record", "rejections", "margin", "rulebooks", "rulebook", "replay", "shards", "reconcile",
                    "topics", "worker", "relay", "doctor", "status", "backup", "restore", "upgrade",
-                   "snapshot", "dlq")
+                   "snapshot", "ladder", "dlq")
 
 
 @pytest.mark.parametrize("command", [
