@@ -25,6 +25,7 @@ from ledger.risk.oracle import OracleRule
 from ledger.risk.orders import OrderMargin
 from ledger.risk.pool import BorrowTiers, PoolRule
 from ledger.risk.requirement import Brackets, RequirementBlock
+from ledger.risk.scenario import Scenarios
 
 DEFAULT_NAME, DEFAULT_VERSION = "house", 1
 ANY = "*"
@@ -86,7 +87,31 @@ class Rulebook(BaseModel):
         if self.orders is not None and self.pool is not None and self.pool.orders is not None:
             raise PydanticCustomError("orders", "expected the margin of open orders in `orders` or in `pool.orders`, "
                                       "came both", {})
+        self._check_portfolio()
         return self
+
+    def _check_portfolio(self) -> None:
+        """Positions that are revalued together have one grid, and offsets name what is there."""
+        blocks = {name: row.requirement for name, row in self.instruments.items()
+                  if isinstance(row.requirement, Scenarios)}
+        rule = None if self.pool is None else self.pool.portfolio
+        if blocks and rule is None:
+            raise PydanticCustomError("portfolio", "expected `pool.portfolio` where instruments.{name}.requirement is "
+                                      "`scenarios:1`, came none", {"name": next(iter(blocks))})
+        first: dict[str, str] = {}
+        for name, block in blocks.items():
+            if block.underlying is None:
+                continue
+            other = first.setdefault(block.underlying, name)
+            if block.grid != blocks[other].grid:
+                raise PydanticCustomError(
+                    "grid", "expected one grid, minimum, multiple and sizes for underlying {underlying}; those of "
+                    "instruments.{name}.requirement are not those of instruments.{other}.requirement",
+                    {"underlying": block.underlying, "name": name, "other": other})
+        named = set() if rule is None or rule.offsets is None else rule.offsets.named
+        if unknown := sorted(named - first.keys()):
+            raise PydanticCustomError("offsets", "expected pool.portfolio.offsets.credits to name underlyings of "
+                                      "instruments, came {name}", {"name": unknown[0]})
 
     @cached_property
     def is_screened(self) -> bool:
