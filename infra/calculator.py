@@ -42,7 +42,7 @@ from ledger.risk.holding import Holding, cost_of
 from ledger.risk.margin import PoolMargin, Status, worst_status
 from ledger.risk.open_orders import OpenOrder
 from ledger.risk.requirement import with_leverage
-from ledger.rulebook import Rulebook, shipped
+from ledger.rulebook import Rulebook, named
 from projections.figures import (
     PoolFigures,
     Valuation,
@@ -237,7 +237,7 @@ def _rulebook(question: MarginInput) -> Rulebook:
             return Rulebook.model_validate_json(json.dumps(wanted))
         except ValidationError as invalid:
             raise BadInput(input_faults(invalid, "rulebook")[:FAULTS_MAX]) from None
-    found = shipped(wanted) if isinstance(wanted, str) else None
+    found = named(wanted) if isinstance(wanted, str) else None
     if found is None:
         raise BadInput([InputFault("rulebook", "expected the name of a shipped rulebook such as 'house', or a whole "
                                                f"rulebook, came {shown(wanted)}")])
@@ -408,7 +408,8 @@ def _sum(margins: Sequence[PoolMargin]) -> PoolMargin:
         account_equity=total("account_equity"), margin_equity=total("margin_equity"),
         collateral_value=total("collateral_value"), liabilities=total("liabilities"),
         unrealised_pnl=total("unrealised_pnl"), accrued=ZERO, initial_margin=total("initial_margin"),
-        maintenance_margin=total("maintenance_margin"), unpriced=(), positions=())
+        maintenance_margin=total("maintenance_margin"), unpriced=(), positions=(),
+        initial_equity=sum((margin.free + margin.initial_margin for margin in margins), ZERO))
 
 
 def _figures(margin: PoolMargin, status: Status, available: Decimal) -> dict[str, Any]:

@@ -90,11 +90,11 @@ def rulebooks(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     Example: clearing rulebooks
     """
     from ledger.protocol_rulebook import protocol, protocol_names
-    from ledger.rulebook import shipped, shipped_names
+    from ledger.rulebook import shipped, shipped_versions
 
     rows: list[dict[str, Any]] = [
         {"name": book.name, "version": book.version, "kind": "rulebook", "valuation_asset": book.valuation_asset,
-         "title": book.title} for name in shipped_names() if (book := shipped(name)) is not None]
+         "title": book.title} for place in shipped_versions() if (book := shipped(*place)) is not None]
     # A protocol's accounts are not our pools: its rules are data for its own functions, and no ledger runs under them.
     rows += [{"name": own.name, "version": own.version, "kind": "protocol", "valuation_asset": None,
               "title": own.title} for name in protocol_names() if (own := protocol(name)) is not None]
@@ -105,9 +105,10 @@ def rulebooks(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 
 
 def rulebook(
-        name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a rulebook.", show_default=False)],
+        name: Annotated[str, typer.Argument(
+            metavar="NAME", help="The name of a rulebook, such as house or house-2.", show_default=False)],
         version: Annotated[int | None, typer.Option(
-            "--version", metavar="N", help="Which version; the latest unless told.")] = None,
+            "--version", metavar="N", help="Which version; the latest unless told, of house the default.")] = None,
         as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False) -> None:
     """Print a rulebook whole, as JSON that (but for a protocol's) a `rulebook` record and the calculator take.
 
@@ -115,9 +116,9 @@ def rulebook(
     Example: clearing rulebook binance-usdm
     """
     from ledger.protocol_rulebook import protocol, protocol_names
-    from ledger.rulebook import shipped, shipped_names
+    from ledger.rulebook import named, shipped, shipped_names
 
-    found = shipped(name, version) or protocol(name, version)
+    found = shipped(name, version) or (named(name) if version is None else None) or protocol(name, version)
     if found is None:
         names = [*shipped_names(), *protocol_names()]
         wanted = f"version {version} of {name!r}" if name in names else repr(name)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import FINEST, ZERO, Factor, Fraction, divide_down, divide_up
+from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, WirePositive, divide_down, divide_up
 from ledger.risk.collateral import CollateralBlock
 from ledger.risk.figures import PoolMargin, PositionMargin, PriceOf, Rules
 from ledger.risk.haircuts import Buffers
@@ -82,6 +82,29 @@ class Netting(_Block):
         return next((name for name, group in self.groups.items() if instrument in group), f"={instrument}")
 
 
+class CollateralRatio(_Block):
+    """What new borrowing and withdrawals must leave: (collateral value + profit) / liabilities of at least `minimum`.
+
+    Formula:  initial margin is at least (minimum - 1) x liabilities, so that free collateral is never more than what
+              keeps the ratio. Rounding: none.   Source: Binance cross margin (borrowing from a margin level of 1.5,
+              transfers out from 2), Synthetix's issuance ratio (docs/margin.md).
+    """
+
+    variant: Literal["collateral-ratio:1"]
+    minimum: WirePositive
+
+    @model_validator(mode="after")
+    def _above_one(self) -> CollateralRatio:
+        if self.minimum < 1:
+            raise PydanticCustomError("minimum", "expected a minimum of at least 1, came {came}",
+                                      {"came": str(self.minimum)})
+        return self
+
+    def initial(self, liabilities: Decimal) -> Decimal:
+        """The least initial margin of a pool that owes `liabilities`, in the valuation asset."""
+        return (self.minimum - ONE) * liabilities
+
+
 class PoolRule(_Block):
     """How the figures of a pool are put together."""
 
@@ -91,6 +114,7 @@ class PoolRule(_Block):
     orders: OrderRule | None = None
     # Positions under `scenarios:1` together; their requirements are valued at marks, and netting leaves them out.
     portfolio: PortfolioRule | None = None
+    borrowing: CollateralRatio | None = None
     # The rate at which requirements in another asset are valued: its mark, or the ask rate of its buffers.
     requirement_at: Literal["mark", "ask"] = "mark"
 
@@ -187,6 +211,8 @@ def total(rows: Iterable[Weighed], rule: PoolRule | None = None, *, positions: S
         maintenance += row.maintenance
         fees += row.closing_fee
         loss += row.order_loss
+    if rule is not None and rule.borrowing is not None:
+        initial = max(initial, rule.borrowing.initial(liabilities))
     for_maintenance, for_initial = _treated(apart, rule)
     rest = collateral - liabilities - loss
     return PoolMargin(gross + apart, rest + for_maintenance, collateral, liabilities, pnl, accrued, initial,

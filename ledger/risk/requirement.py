@@ -18,6 +18,7 @@ from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, divide_up
 from ledger.risk.holding import ContractType, Holding, notional_of
 from ledger.risk.scenario import Scenarios
 from ledger.risk.schedule import Required, Schedule, edges_of
+from ledger.risk.skew import SkewMargins
 
 
 class Bracket(BaseModel):
@@ -88,7 +89,7 @@ class Brackets(BaseModel):
         return notional * initial - initial_deduction, notional * maintenance - maintenance_deduction
 
 
-RequirementBlock = Brackets | Schedule | Scenarios
+RequirementBlock = Brackets | Schedule | Scenarios | SkewMargins
 
 
 def required(block: RequirementBlock, holding: Holding, notional: Decimal) -> Required:
