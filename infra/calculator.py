@@ -200,7 +200,7 @@ def answer(raw: bytes) -> MarginAnswer:
     """The answer to a question in JSON; BadInput where it cannot be read."""
     question = read_question(raw)
     with exact():
-        portfolio = _Portfolio(question, _rulebook(question))
+        portfolio = _Portfolio(question, rulebook_of(question))
         return _answer(portfolio)
 
 
@@ -230,7 +230,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _rulebook(question: MarginInput) -> Rulebook:
+def rulebook_of(question: MarginInput) -> Rulebook:
+    """The rulebook that a question names, or brings; BadInput where it is none."""
     wanted = question.rulebook
     if isinstance(wanted, dict):
         try:

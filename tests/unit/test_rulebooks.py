@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from infra.calculator import BadInput, answer
-from infra.what_if import Move, grid, read_move, what_if
+from infra.margin_plot import Span, spans
+from infra.what_if import Move, fine_grid, grid, read_move, what_if
 from ledger.errors import Rejected
 from ledger.rulebook import Rulebook, named, read_rulebook, shipped, shipped_names, shipped_versions
 
@@ -231,6 +232,17 @@ def test_a_grid_runs_over_every_mark() -> None:
     assert "bankrupt" == rows[0]["status"]
     assert "healthy" == rows[-1]["status"]
     assert [row["margin_equity"] for row in rows] == sorted(row["margin_equity"] for row in rows)
+
+
+def test_a_fine_grid_divides_the_steps_where_the_status_changes() -> None:
+    steps = [Decimal(step) for step in (-50, 0, 50)]
+    rows = fine_grid(QUESTION, "*", steps, 5)
+    found = [(row["move"], row["status"]) for row in rows]
+
+    assert [("-50", "bankrupt"), ("-40", "bankrupt")] == found[:2]
+    assert next((row["move"], row["status"]) for row in grid(QUESTION)) == found[0]
+    assert ["-50", "-40", "-30", "-20", "-10", "0", "50"] == [move for move, _ in found]
+    assert [Span("bankrupt", -50.0, -5.0), Span("healthy", -5.0, 50.0)] == spans(rows)
 
 
 @pytest.mark.parametrize("text", ["BTC-USD", "BTC-USD=10", "=10%", "BTC-USD=ten%", "BTC-USD=-100%"])
