@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
-from infra.explanation import explain
+from infra.explanation import Cure, explain
 from infra.input_fault import InputFault, input_faults
 from infra.order_input import OrderInput, open_orders
 from infra.streams.records import shown
@@ -42,6 +42,7 @@ from ledger.risk.holding import Holding, cost_of
 from ledger.risk.margin import PoolMargin, Status, worst_status
 from ledger.risk.open_orders import OpenOrder
 from ledger.risk.requirement import with_leverage
+from ledger.risk.solvers import size_to_target
 from ledger.rulebook import Rulebook, named
 from projections.figures import (
     PoolFigures,
@@ -397,7 +398,23 @@ def _answer(portfolio: _Portfolio) -> MarginAnswer:
     return MarginAnswer(
         **_figures(total, overall, available), exposures=_exposures(portfolio, pools),
         pools=[_pool(pool) for pool in pools],
-        explanation=[*explain(pools, portfolio.question.account.collateral, valuation, rules), *portfolio.notes])
+        explanation=[*explain(pools, portfolio.question.account.collateral, valuation, rules,
+                              _cures(portfolio, pools)), *portfolio.notes])
+
+
+def _cures(portfolio: _Portfolio, pools: Sequence[PoolFigures]) -> dict[str, Cure]:
+    """What closing the position that costs most would do for the pools that are called or liquidated."""
+    lines = portfolio.rules.thresholds
+    targets: dict[Status, Decimal] = {"margin-call": lines.cure, "liquidation": lines.stop, "bankrupt": lines.stop}
+    lots = {row.instrument: row.lot_size for row in portfolio.question.instruments}
+    found = {}
+    for pool, (_, balances, holdings) in zip(pools, portfolio.pools(), strict=True):
+        if pool.status in targets and pool.margin.positions:
+            held = max(pool.margin.positions, key=lambda row: row.maintenance_margin).holding
+            found[pool.pool] = Cure(held, size_to_target(
+                balances, holdings, held, portfolio.valuation.price_of, portfolio.rules, target=targets[pool.status],
+                lot_size=lots.get(held.instrument) or QUANTUM))
+    return found
 
 
 def _sum(margins: Sequence[PoolMargin]) -> PoolMargin:
