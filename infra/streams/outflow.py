@@ -19,6 +19,7 @@ from kafka.errors import GroupIdNotFoundError, KafkaError
 
 from infra.embedded import LedgerReader
 from infra.streams.messages import messages
+from infra.streams.parts import Duty, between, noted_duty
 from infra.streams.topics import DEFAULT_PREFIX, MARGIN_CALLS
 from ledger.amounts import exact
 from ledger.encoding import decode
@@ -70,6 +71,7 @@ class Relay:
         self._carrier = TopicPartition(prefix + MARGIN_CALLS, 0)
         self._bootstrap = bootstrap
         self._producer: Any = None
+        self._duty: Duty | None = None
 
     def open(self) -> None:
         """Fence older relays, then read where they ended. RelayStopped where log, Kafka and our table disagree."""
@@ -127,7 +129,7 @@ class Relay:
                 for message in self._messages(rows):
                     # A topic and a key decide the partition, so that an account's messages stay in order.
                     self._producer.send(self.prefix + message.topic, message.value, key=message.key.encode(),
-                                        headers=message.headers)
+                                        headers=message.headers, partition=message.partition)
                     self.sent += 1
                 last = rows[-1].position
                 self._producer.send_offsets_to_transaction(
@@ -144,12 +146,17 @@ class Relay:
         return len(rows)
 
     def _messages(self, rows: list[Recorded]) -> Iterator[Any]:
+        if self._duty is None:
+            # Not sooner: a ledger notes what it keeps before its first event, not before it can be opened.
+            self._duty = noted_duty(self.reader.settings())
         with exact():
             for recorded in rows:
                 self.states.fold(recorded)
                 kind, _, account = recorded.originator_id.partition(":")
-                yield from messages(recorded, self.shard,
-                                    self.states.accounts.get(account) if kind == "account" else None)
+                if self._duty.tells(recorded, self.prefix):
+                    yield from messages(recorded, self.shard,
+                                        self.states.accounts.get(account) if kind == "account" else None)
+                yield from between(recorded, self._duty, self.shard, self.states.accounts.__contains__)
 
     def _published(self) -> tuple[int, str] | None:
         """How far the cluster says that the log was published, and the hash of the event there."""
