@@ -22,6 +22,7 @@ from infra.embedded import LedgerReader, open_ledger, open_reader
 from infra.replay import replay_ledger
 from infra.streams.messages import messages
 from infra.streams.outflow import relay_name
+from infra.streams.parts import noted_duty
 from infra.streams.topics import (
     ACCOUNT_STATE,
     ACCOUNTS,
@@ -41,7 +42,7 @@ from tests.streams.clients import Cluster, Process, position_of, value_of, wait_
 TIME = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}Z"
 
 
-def record(kind: str, name: str, **fields: Any) -> dict[str, Any]:
+def record(kind: str, name: str, /, **fields: Any) -> dict[str, Any]:
     return {"type": kind, "id": name, "time": TIME, **fields}
 
 
@@ -130,12 +131,15 @@ def wait_for_quiet(cluster: Cluster, folder: Path, records: int) -> None:
     wait_until(is_done, f"{records} records applied and published", log=folder / "worker.log")
 
 
-def expected_of(ledger: str | Path, shard: str, topic: str) -> list[tuple[int, bytes]]:
+def expected_of(ledger: str | Path, shard: str, topic: str, prefix: str = "") -> list[tuple[int, bytes]]:
     """(log position, value) of every message that the log says for a topic, in log order."""
     states, found = States(), []
     with open_reader(ledger) as reader, exact():
+        duty = noted_duty(reader.settings())
         for recorded in reader.log():
             states.fold(recorded)
+            if not duty.tells(recorded, prefix):
+                continue
             kind, _, account = recorded.originator_id.partition(":")
             for message in messages(recorded, shard, states.accounts.get(account) if kind == "account" else None):
                 if message.topic == topic:
