@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.embedded import in_memory
-from infra.shard import Outcome
+from infra.shard import Outcome, Shard
 from infra.streams.messages import messages
 from infra.streams.parts import HOUSE, ShardId, between, duty_of, noted_duty, read_between, shards_of
 from infra.streams.records import Delivered, Place, read
@@ -50,8 +51,8 @@ _CONTROL = ("asset", "instrument", "fund-movement")
 class Service:
     """Two shards of accounts and the house, and the messages between them, which come when they are let."""
 
-    def __init__(self) -> None:
-        self.shards = {shard: in_memory() for shard in shards_of(2)}
+    def __init__(self, make: Callable[[ShardId], Shard] = lambda _: in_memory()) -> None:
+        self.shards = {shard: make(shard) for shard in shards_of(2)}
         self.logs: dict[ShardId, list[Recorded]] = defaultdict(list)
         self.told: list[Any] = []
         self.under_way: deque[tuple[ShardId, Place, bytes]] = deque()
@@ -129,9 +130,9 @@ def service() -> Service:
     return opened()
 
 
-def opened() -> Service:
+def opened(make: Callable[[ShardId], Shard] = lambda _: in_memory()) -> Service:
     """USD and BTC-USD at 10,000; accounts A, B and C with 11,000 each."""
-    made = Service()
+    made = Service(make)
     made.send("asset", "usd", asset="USD", quantum="0.01")
     made.send("instrument", "btc", instrument="BTC-USD", base="BTC", quote="USD", contract_type="linear",
               tick_size="0.01", lot_size="0.001")
