@@ -35,6 +35,8 @@ MEMBER_SECONDS: Final = 0.2
 TOPICS_SECONDS: Final = 1.0
 # Of several shards none of which has anything to read.
 IDLE_SECONDS: Final = 0.01
+# A worker that is not heard of for so long has lost its shards; brokers allow no less by default.
+SESSION_MS: Final = 6_000
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 OpenShard = Callable[[ShardId], AbstractContextManager[Shard]]
 OpenReader = Callable[[ShardId], LedgerReader]
@@ -163,7 +165,7 @@ class Worker:
         owned = _Owned(self.prefix + CONTROL)
         member = KafkaConsumer(
             bootstrap_servers=self.bootstrap, group_id=self.group, enable_auto_commit=False,
-            auto_offset_reset="latest", session_timeout_ms=6_000, heartbeat_interval_ms=1_500,
+            auto_offset_reset="latest", session_timeout_ms=SESSION_MS, heartbeat_interval_ms=1_500,
             max_poll_interval_ms=60_000, group_instance_id=self.instance,
             partition_assignment_strategy=[CooperativeStickyAssignor], reconnect_backoff_max_ms=RECONNECT_MS_MAX)
         # Asked for first: a member that joins before it knows a topic is given nothing, and may stay so for minutes.
