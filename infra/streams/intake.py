@@ -28,6 +28,7 @@ from infra.streams.arrivals import Place as Source
 from infra.streams.parts import Duty, ShardId, duty_of, read_between
 from infra.streams.records import Delivered, Place, read
 from infra.streams.topics import ACCOUNTS, BETWEEN_SHARDS, CONTROL, INPUTS, PRICES, topic_ids
+from infra.streams.traces import Traces
 from ledger.amounts import NANOSECONDS
 from ledger.commands import MoveClock
 
@@ -95,7 +96,7 @@ class Intake:
 
     def __init__(self, shard: Shard, bootstrap: str, *, partition: ShardId, prefix: str, group: str,
                  future_tolerance: int = 60, batch: int = RECORDS_PER_BATCH, vitals: Vitals | None = None,
-                 wall_clock: Callable[[], int] = time.time_ns) -> None:
+                 wall_clock: Callable[[], int] = time.time_ns, traces: Traces | None = None) -> None:
         self.shard, self.partition, self.prefix, self.batch = shard, partition, prefix, batch
         self.group = f"{group}-positions-{partition}"
         self.applied = 0
@@ -116,6 +117,7 @@ class Intake:
         self._moment: tuple[int, Mapping[TopicPartition, int]] | None = None
         self._consumer: Any = None
         self._duty = Duty()
+        self._traces = traces or Traces()
 
     def open(self) -> None:
         """Claim the shard's partitions and read control up to its present end, so that accounts find their markets.
@@ -237,6 +239,8 @@ class Intake:
 
     def _read(self, row: Any, latest: int) -> Delivered:
         place = Place(row.topic, row.partition, row.offset)
+        if row.headers:
+            self._traces.note(row.topic, row.partition, row.offset, row.headers)
         if row.topic.removeprefix(self.prefix) in BETWEEN_SHARDS:
             return read_between(place, row.value or b"")
         return read(place, unframed(row.value, {name: value for name, value in row.headers or ()}), latest=latest)

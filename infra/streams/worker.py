@@ -27,6 +27,7 @@ from infra.streams.intake import POLL_MS, RECONNECT_MS_MAX, Intake, IntakeStoppe
 from infra.streams.outflow import Fenced, Relay
 from infra.streams.parts import HOUSE, ShardId
 from infra.streams.topics import ACCOUNTS, CONTROL, DEFAULT_PREFIX, topic_ids
+from infra.streams.traces import Traces
 from ledger.errors import LedgerLocked
 
 # How often the member looks after its group; records do not wait for it in between.
@@ -70,12 +71,12 @@ class _Running:
     def __init__(self, worker: Worker, partition: ShardId) -> None:
         self._stack = ExitStack()
         self._stopping = threading.Event()
-        woken = threading.Event()
+        woken, self._traces = threading.Event(), Traces()
         try:
             shard = self._stack.enter_context(worker.open_shard(partition))
             self.intake = Intake(shard, worker.bootstrap, partition=partition, prefix=worker.prefix,
                                  group=worker.group, future_tolerance=worker.future_tolerance,
-                                 vitals=worker.vitals)
+                                 vitals=worker.vitals, traces=self._traces)
             self._stack.callback(self.intake.close)
             self.intake.open()
             if worker.open_reader is not None:
@@ -91,7 +92,8 @@ class _Running:
             while not self._stopping.is_set():
                 reader = worker.read(partition)
                 relay = Relay(reader, worker.bootstrap, shard=worker.name_of(partition), prefix=worker.prefix,
-                              woken=woken, published=lambda position: self._published(worker, partition, position))
+                              woken=woken, published=lambda position: self._published(worker, partition, position),
+                              traces=self._traces)
                 try:
                     relay.open()
                     relay.run(self._stopping.is_set)

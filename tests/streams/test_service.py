@@ -30,6 +30,7 @@ from infra.streams.topics import (
     MARGIN_CALLS,
     OUTCOMES,
     OUTPUTS,
+    PRICES,
     REJECTIONS,
     ensure,
 )
@@ -161,10 +162,13 @@ def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder:
     process = worker(cluster, folder, "--metrics-port", "0")
     wait_until(lambda: end_of(folder) >= 6, "the opening is applied", log=folder / "worker.log")
 
-    cluster.send_all([record("price", "p2", instrument="BTC-USD", price="9000", source="feed")])
+    tick = json.dumps(record("price", "p2", instrument="BTC-USD", price="9000", source="feed")).encode()
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    cluster.send_raw(PRICES, tick, key="BTC-USD", headers=[("traceparent", trace)])
     (message,) = cluster.read(MARGIN_CALLS, until=bool)
 
     call, headers = value_of(message), dict(message.headers)
+    assert trace == headers["traceparent"]
     assert (b"A", "A", "cross", "1000", "900") == (
         message.key, call["account"], call["pool"], call["margin_equity"], call["maintenance_margin"])
     assert {"call_id", "issued_at", "deadline", "call_amount", "call_asset", "eligible", "cure_level", "margin_ratio",
@@ -176,6 +180,7 @@ def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder:
     cluster.send_all([record("price", "p3", instrument="BTC-USD", price="8000", source="feed")])
     orders = cluster.read(LIQUIDATIONS, until=lambda found: len(found) >= 2)
     assert "margin-call-met" == value_of(ends[-1])["event"]
+    assert "traceparent" not in dict(ends[-1].headers)
     assert ["liquidation-started", "liquidation-order-placed"] == [value_of(row)["event"] for row in orders]
     (address,) = re.findall(r"metrics on (http://\S+)/metrics", (folder / "worker.log").read_text())
 
