@@ -18,8 +18,10 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from kafka.errors import GroupIdNotFoundError, KafkaError
 
 from infra.embedded import LedgerReader
-from infra.streams.messages import messages
+from infra.streams.messages import Message, messages
+from infra.streams.parts import Duty, between, noted_duty
 from infra.streams.topics import DEFAULT_PREFIX, MARGIN_CALLS
+from infra.streams.traces import Traces
 from ledger.amounts import exact
 from ledger.encoding import decode
 from ledger.events import Recorded
@@ -59,7 +61,7 @@ class Relay:
 
     def __init__(self, reader: LedgerReader, bootstrap: str, *, shard: str, prefix: str,
                  woken: threading.Event | None = None, published: Callable[[int], None] | None = None,
-                 on_hang: Callable[[], None] | None = None) -> None:
+                 on_hang: Callable[[], None] | None = None, traces: Traces | None = None) -> None:
         self.reader, self.shard, self.prefix = reader, shard, prefix
         self.name = relay_name(prefix, shard)
         self.states = States()
@@ -70,6 +72,8 @@ class Relay:
         self._carrier = TopicPartition(prefix + MARGIN_CALLS, 0)
         self._bootstrap = bootstrap
         self._producer: Any = None
+        self._duty: Duty | None = None
+        self._traces = traces or Traces()
 
     def open(self) -> None:
         """Fence older relays, then read where they ended. RelayStopped where log, Kafka and our table disagree."""
@@ -124,10 +128,10 @@ class Relay:
         with self._watched():
             try:
                 self._producer.begin_transaction()
-                for message in self._messages(rows):
+                for message, trace in self._messages(rows):
                     # A topic and a key decide the partition, so that an account's messages stay in order.
                     self._producer.send(self.prefix + message.topic, message.value, key=message.key.encode(),
-                                        headers=message.headers)
+                                        headers=[*message.headers, *trace], partition=message.partition)
                     self.sent += 1
                 last = rows[-1].position
                 self._producer.send_offsets_to_transaction(
@@ -143,13 +147,22 @@ class Relay:
             self._tell(last)
         return len(rows)
 
-    def _messages(self, rows: list[Recorded]) -> Iterator[Any]:
+    def _messages(self, rows: list[Recorded]) -> Iterator[tuple[Message, list[tuple[str, bytes]]]]:
+        """Each message, and the headers of its trace."""
+        if self._duty is None:
+            # Not sooner: a ledger notes what it keeps before its first event, not before it can be opened.
+            self._duty = noted_duty(self.reader.settings())
         with exact():
             for recorded in rows:
                 self.states.fold(recorded)
+                trace = self._traces.of(recorded.event.cause)
                 kind, _, account = recorded.originator_id.partition(":")
-                yield from messages(recorded, self.shard,
-                                    self.states.accounts.get(account) if kind == "account" else None)
+                if self._duty.tells(recorded, self.prefix):
+                    for message in messages(recorded, self.shard,
+                                            self.states.accounts.get(account) if kind == "account" else None):
+                        yield message, trace
+                for message in between(recorded, self._duty, self.shard, self.states.accounts.__contains__):
+                    yield message, trace
 
     def _published(self) -> tuple[int, str] | None:
         """How far the cluster says that the log was published, and the hash of the event there."""

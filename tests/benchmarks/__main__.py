@@ -31,7 +31,7 @@ from tests.benchmarks.mark import calm_mark
 from tests.benchmarks.memory import demo_memory
 from tests.benchmarks.replay import replay
 from tests.benchmarks.stage import FULL, QUICK, Stage
-from tests.benchmarks.streaming import stream_records, tick_to_call
+from tests.benchmarks.streaming import relay_events, stream_records, takeover, tick_to_call
 
 Measure = Callable[[Stage], Sample]
 # Bulk work makes many objects and no cycles, so looking for cycles after every 700 objects costs a tenth of the time.
@@ -48,6 +48,8 @@ BENCHMARKS: Final[dict[str, tuple[str, Measure, int]]] = {
     "demo_memory": ("MB", demo_memory, 1),
     **{f"stream_records_{shards}": ("records/s", partial(stream_records, partitions=shards), 1)
        for shards in (1, 2, 4)},
+    "relay_events": ("events/s", relay_events, 1),
+    "takeover": ("s", takeover, 1),
     "tick_to_call_p50": ("s", partial(tick_to_call, share=50), 1),
     "tick_to_call_p99": ("s", partial(tick_to_call, share=99), 1),
 }
