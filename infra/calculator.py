@@ -63,7 +63,8 @@ from projections.figures import (
 )
 
 # Named here by all who ask.
-__all__ = ["POSITIONS_MAX", "REQUEST_BYTES_MAX", "BadInput", "MarginAnswer", "answer", "read_question", "rulebook_of"]
+__all__ = ["POSITIONS_MAX", "REQUEST_BYTES_MAX", "BadInput", "MarginAnswer", "MarginInput", "answer", "read_question",
+           "rulebook_of"]
 
 # Assets are not listed here, so their quanta are unknown; requirements that must be rounded are, up to this.
 QUANTUM: Final = Decimal("0.00000001")
@@ -144,12 +145,16 @@ class MarginAnswer(Figures):
 # --- from bytes to an answer -------------------------------------------------------------------------------------
 
 
-def answer(raw: bytes) -> MarginAnswer:
-    """The answer to a question in JSON; BadInput where it cannot be read."""
+def answer(raw: bytes, *, with_prices: bool = True) -> MarginAnswer:
+    """The answer to a question in JSON; BadInput where it cannot be read.
+
+    Without `with_prices` no position has a liquidation or bankruptcy price, and nothing is explained: a table of many
+    answers needs neither.
+    """
     question = read_question(raw)
     with exact():
         portfolio = _Portfolio(question, rulebook_of(question))
-        return _answer(portfolio)
+        return _answer(portfolio, with_prices)
 
 
 # --- the portfolio -----------------------------------------------------------------------------------------------
@@ -323,10 +328,10 @@ def _ignored(question: MarginInput) -> Iterator[str]:
 # --- the answer --------------------------------------------------------------------------------------------------
 
 
-def _answer(portfolio: _Portfolio) -> MarginAnswer:
+def _answer(portfolio: _Portfolio, with_prices: bool) -> MarginAnswer:
     rules, valuation = portfolio.rules, portfolio.valuation
     pools = [pool_figures(name, balances, holdings, valuation, rules, portfolio.orders if name == CROSS else (),
-                          portfolio.around)
+                          portfolio.around, with_prices=with_prices)
              for name, balances, holdings in portfolio.pools()]
     overall = worst_status(pool.status for pool in pools)
     total = _sum([pool.margin for pool in pools])
@@ -335,7 +340,7 @@ def _answer(portfolio: _Portfolio) -> MarginAnswer:
         **_figures(total, overall, available), exposures=_exposures(portfolio, pools),
         pools=[_pool(pool) for pool in pools],
         explanation=[*explain(pools, portfolio.question.account.collateral, valuation, rules,
-                              _cures(portfolio, pools)), *portfolio.notes])
+                              _cures(portfolio, pools)), *portfolio.notes] if with_prices else [])
 
 
 def _cures(portfolio: _Portfolio, pools: Sequence[PoolFigures]) -> dict[str, Cure]:

@@ -75,11 +75,13 @@ class PoolFigures(NamedTuple):
 
 
 def pool_figures(pool: str, balances: Mapping[str, Decimal], holdings: Iterable[Holding], valuation: Valuation,
-                 rules: Rules, orders: Iterable[OpenOrder] = (), around: Surroundings = NOTHING_KNOWN) -> PoolFigures:
+                 rules: Rules, orders: Iterable[OpenOrder] = (), around: Surroundings = NOTHING_KNOWN, *,
+                 with_prices: bool = True) -> PoolFigures:
     """The figures of one pool; exact but for the prices, which are rounded to 18 places (`ledger.risk.liquidation`).
 
     Open orders count in the margins, not in the prices: they are cancelled before anything is liquidated.
-    Either price is that of the position's instrument alone, all other marks as they are; None where there is none.
+    Either price is that of the position's instrument alone, all other marks as they are; None where there is none,
+    and for all without `with_prices`, which saves most of the time.
     """
     kept = list(holdings)
     margin = evaluate_pool(balances, kept, valuation.price_of, rules, orders=orders, around=around)
@@ -88,7 +90,8 @@ def pool_figures(pool: str, balances: Mapping[str, Decimal], holdings: Iterable[
     for holding in kept:
         share = shares.get(holding[:3])
         # What a price would do to an equity that is not known whole cannot be said.
-        prices = (None, None) if margin.unpriced else _prices(balances, kept, holding, valuation, rules)
+        is_asked = with_prices and not margin.unpriced
+        prices = _prices(balances, kept, holding, valuation, rules) if is_asked else (None, None)
         rows.append(PositionFigures(holding, share, *prices))
     return PoolFigures(pool, margin, status(margin, rules.thresholds), tuple(rows))
 
