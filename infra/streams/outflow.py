@@ -29,6 +29,10 @@ from ledger.states import States
 from projections.merkle import leaf_hash
 
 EVENTS_PER_TRANSACTION: Final = 200
+# Events that say nothing to anybody (most marks) need no transaction, which takes five round trips; so long, the
+# relay's position stays behind, and a new start looks at them again.
+SILENT_SECONDS_MAX: Final = 1.0
+SILENT_EVENTS_MAX: Final = 5_000
 # An empty look at the log is repeated after this, unless a commit wakes the relay before.
 IDLE_SECONDS: Final = 0.02
 # A broker that is still closing the last transaction answers "concurrent transactions"; by default the client would
@@ -74,6 +78,8 @@ class Relay:
         self._producer: Any = None
         self._duty: Duty | None = None
         self._traces = traces or Traces()
+        # The log position that Kafka has, and when a transaction last moved it.
+        self._confirmed, self._confirmed_at = 0, 0.0
 
     def open(self) -> None:
         """Fence older relays, then read where they ended. RelayStopped where log, Kafka and our table disagree."""
@@ -103,7 +109,8 @@ class Relay:
         with exact():
             for recorded in self.reader.log(0, start):
                 self.states.fold(recorded)
-        self.position = start
+        self.position = self._confirmed = start
+        self._confirmed_at = time.monotonic()
 
     def close(self) -> None:
         """End the producer; what is under way is aborted."""
@@ -119,33 +126,47 @@ class Relay:
                 self._woken.wait(IDLE_SECONDS)
 
     def step(self) -> int:
-        """Publish the next events in one transaction; how many they were."""
+        """Publish what the next events say in one transaction; how many events they were."""
         stored = self.reader.rows(self.position, EVENTS_PER_TRANSACTION)
         if not stored:
+            if self.position > self._confirmed and self._is_due():
+                self._publish([], self.reader.rows(self.position - 1, 1)[0])
             return 0
         rows = [Recorded(position, stream, version, decode(topic, state))
                 for position, stream, version, topic, state in stored]
+        said = list(self._messages(rows))
+        if said or self._is_due():
+            self._publish(said, stored[-1])
+        self.position = rows[-1].position
+        return len(rows)
+
+    def _is_due(self) -> bool:
+        return (time.monotonic() - self._confirmed_at >= SILENT_SECONDS_MAX
+                or self.position - self._confirmed >= SILENT_EVENTS_MAX)
+
+    def _publish(self, said: list[tuple[Message, list[tuple[str, bytes]]]],
+                 last: tuple[int, str, int, str, bytes]) -> None:
+        """One transaction: messages, and the position of the last event that they go back to."""
+        position = last[0]
         with self._watched():
             try:
                 self._producer.begin_transaction()
-                for message, trace in self._messages(rows):
+                for message, trace in said:
                     # A topic and a key decide the partition, so that an account's messages stay in order.
                     self._producer.send(self.prefix + message.topic, message.value, key=message.key.encode(),
                                         headers=[*message.headers, *trace], partition=message.partition)
-                    self.sent += 1
-                last = rows[-1].position
                 self._producer.send_offsets_to_transaction(
-                    {self._carrier: OffsetAndMetadata(last, _leaf(stored[-1]), -1)}, self.name)
+                    {self._carrier: OffsetAndMetadata(position, _leaf(last), -1)}, self.name)
                 self._producer.commit_transaction()
             except KafkaError as fault:
-                raise Fenced(f"{self.name} at {self.position}: {fault!r}") from fault
-        self.position = last
+                raise Fenced(f"{self.name} at {self._confirmed}: {fault!r}") from fault
+        self.sent += len(said)
+        self._confirmed, self._confirmed_at = position, time.monotonic()
         self.reader.connection.cursor().execute(
             "INSERT INTO relay_position VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
-            (self.name, last))
+            (self.name, position))
         if self._tell is not None:
-            self._tell(last)
-        return len(rows)
+            self._tell(position)
 
     def _messages(self, rows: list[Recorded]) -> Iterator[tuple[Message, list[tuple[str, bytes]]]]:
         """Each message, and the headers of its trace."""
