@@ -48,6 +48,7 @@ from ledger.risk.holding import Holding, cost_of
 from ledger.risk.margin import PoolMargin, Status, worst_status
 from ledger.risk.open_interest import OpenInterestFraction
 from ledger.risk.open_orders import OpenOrder
+from ledger.risk.orders import OrderTerms, reserved_margin
 from ledger.risk.requirement import with_leverage
 from ledger.risk.solvers import size_to_target
 from ledger.risk.surroundings import Surroundings
@@ -188,8 +189,28 @@ class _Portfolio:
         faults.extend(self._beyond())
         if faults:
             raise BadInput(list(dict.fromkeys(faults))[:FAULTS_MAX])
-        if question.account.orders and (rules.pool is None or rules.pool.orders is None):
+        if question.account.orders and rules.orders is None and (rules.pool is None or rules.pool.orders is None):
             self.notes.append(f"Open orders reserve no margin under rulebook {rules.name} {rules.version}.")
+
+    def reserved(self) -> Decimal:
+        """Initial margin that open orders reserve by the rulebook's `orders`, in the valuation asset.
+
+        As in the ledger it is beside that of all positions on an instrument, and of the cross pool.
+        """
+        total = ZERO
+        if self.rules.orders is None:
+            return total
+        for name in sorted({order.instrument for order in self.orders}):
+            orders = [order for order in self.orders if order.instrument == name]
+            size = sum((row.size for _, rows in self._pools.values() for row in rows if row.instrument == name), ZERO)
+            first = orders[0]
+            needed = reserved_margin(
+                [OrderTerms("buy" if row.size > 0 else "sell", abs(row.size), row.price, row.reduce_only)
+                 for row in orders], size=size, mark=first.mark, contract_size=first.contract_size,
+                contract_type=first.contract_type, quantum=QUANTUM, brackets=self.rules.requirement(name),
+                leverage=first.leverage)
+            total += needed * (self.valuation.price_of(first.settlement_asset) or ZERO)
+        return total
 
     @property
     def around(self) -> Surroundings:
@@ -333,6 +354,9 @@ def _answer(portfolio: _Portfolio, with_prices: bool) -> MarginAnswer:
     pools = [pool_figures(name, balances, holdings, valuation, rules, portfolio.orders if name == CROSS else (),
                           portfolio.around, with_prices=with_prices)
              for name, balances, holdings in portfolio.pools()]
+    if reserved := portfolio.reserved():
+        cross = pools[0].margin
+        pools[0] = pools[0]._replace(margin=cross._replace(initial_margin=cross.initial_margin + reserved))
     overall = worst_status(pool.status for pool in pools)
     total = _sum([pool.margin for pool in pools])
     available = sum((_withdrawable(pool) for pool in pools), ZERO)

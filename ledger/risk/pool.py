@@ -269,11 +269,15 @@ def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding],
     needs = _needs(kept, rules)
     shares, charge = _portfolio(kept, needs, price_of, rules)
     rows: list[tuple[Holding, Decimal, Decimal, Required]] = []
+    settled: dict[str, list[Decimal]] = {}
     for holding, (value, notional, need) in zip(kept, needs, strict=True):
         pnl = value - holding.cost
-        asset = holding.settlement_asset
-        sums[asset] = sums.get(asset, AssetSums(asset)).with_position(pnl, holding.accrued, need)
+        parts = settled.setdefault(holding.settlement_asset, [ZERO] * 5)
+        for place, part in enumerate((pnl, holding.accrued, *need)):
+            parts[place] += part
         rows.append((holding, notional, pnl, need))
+    for asset, (pnl, accrued, *needed) in settled.items():
+        sums[asset] = sums.get(asset, AssetSums(asset)).with_position(pnl, accrued, Required(*needed))
     if rule is not None and rule.orders is not None:
         for asset, reserved in rule.orders.reserved(list(orders), kept, rules.requirement).items():
             sums[asset] = _reserved(sums.get(asset, AssetSums(asset)), reserved)

@@ -118,7 +118,7 @@ class Charged(NamedTuple):
 def charged(rows: Sequence[Scanned], rule: PortfolioRule) -> Charged:
     """What positions under `scenarios:1` require, in the valuation asset.
 
-    The shares of an underlying's positions are in proportion to what each would require alone, down to 18 places;
+    The shares of an underlying's positions are in proportion to their scan risks alone, down to 18 places;
     the first by instrument and side has what is left over, so that they add up to the charge.
     """
     groups: dict[str, list[int]] = {}
@@ -156,16 +156,24 @@ def _scan(rows: Iterable[Scanned]) -> ScanRisk:
 
 
 def _shared(charge: Decimal, rows: Sequence[Scanned]) -> list[Decimal]:
-    """A charge shared out by what each position would require alone."""
+    """A charge shared out by what each position's worst scenario loses, alone; by value where none loses anything."""
     if len(rows) == 1:
         return [charge]
-    alone = [row.block.required(row.holding, row.notional).maintenance * row.price for row in rows]
-    if not any(alone):
-        alone = [row.notional * row.price for row in rows]
-    whole = sum(alone, ZERO)
+    parts = [_alone(row) for row in rows]
+    whole = sum(parts, ZERO)
+    if not whole:
+        parts = [row.notional * row.price for row in rows]
+        whole = sum(parts, ZERO)
     if not whole:
         return [charge, *[ZERO] * (len(rows) - 1)]
-    shares = [divide_down(charge * part, whole, FINEST) for part in alone]
+    shares = [divide_down(charge * part, whole, FINEST) for part in parts]
     first = min(range(len(rows)), key=lambda index: rows[index].holding[:3])
     shares[first] += charge - sum(shares, ZERO)
     return shares
+
+
+def _alone(row: Scanned) -> Decimal:
+    block, holding = row.block, row.holding
+    if block.losses is not None:
+        return block.scan(ZERO, [(holding.size * row.price, block.losses)]).worst
+    return row.notional * row.price * (block.reach.fall if holding.size > 0 else block.reach.rise)

@@ -26,7 +26,7 @@ from tests.benchmarks.figures import Figure, Sample, figure, table
 from tests.benchmarks.ingest import ingest
 from tests.benchmarks.latency import single_records
 from tests.benchmarks.machine import facts, load
-from tests.benchmarks.margin import evaluations, liquidation_prices
+from tests.benchmarks.margin import evaluations, liquidation_prices, portfolio_evaluations
 from tests.benchmarks.mark import calm_mark
 from tests.benchmarks.memory import demo_memory
 from tests.benchmarks.replay import replay
@@ -44,6 +44,7 @@ BENCHMARKS: Final[dict[str, tuple[str, Measure, int]]] = {
     "calm_mark": ("s", calm_mark, 100),
     **{f"evaluate_{positions}": ("evaluations/s", partial(evaluations, positions=positions), 100)
        for positions in (5, 50)},
+    "evaluate_portfolio_50": ("evaluations/s", partial(portfolio_evaluations, positions=50), 100),
     "liquidation_price": ("prices/s", liquidation_prices, 100),
     "demo_memory": ("MB", demo_memory, 1),
     **{f"stream_records_{shards}": ("records/s", partial(stream_records, partitions=shards), 1)

@@ -15,7 +15,8 @@ from ledger.amounts import ONE, ZERO, exact
 from ledger.risk.holding import Holding
 from ledger.risk.liquidation import liquidation_price, repriced_pool, slope_edges
 from ledger.risk.margin import evaluate_pool
-from ledger.rulebook import Rulebook, shipped
+from ledger.risk.scenario import ChargeTier, Scenarios, scaled_charge
+from ledger.rulebook import Rulebook, named, shipped
 from tests.benchmarks.figures import Sample
 from tests.benchmarks.stage import Stage
 
@@ -70,6 +71,33 @@ def liquidation_prices(stage: Stage) -> Sample:
         peer = _per_second(lambda: [plain.liquidation_price(row, held) for row in held]) * len(held)
     return Sample(rate, {"plain decimals, halving": peer}, {
         "positions": len(held), "reached": sum(price is not None for price in found)})
+
+
+def portfolio_evaluations(stage: Stage, positions: int) -> Sample:
+    """Evaluations a second under `house-portfolio`, beside revaluing every position in every scenario."""
+    stage.tell(f"evaluating a portfolio of {positions} positions")
+    rules = named("house-portfolio")
+    if rules is None:
+        raise LookupError("expected the house's portfolio rulebook")
+    # Of each underlying some instruments, so that there is something to net.
+    names = ("BTC-USD", "BTC-USDT", "ETH-USD", "ETH-USDT", "SOL-USD")
+    held = [row._replace(instrument=names[number % len(names)], position_side=f"side-{number}", leverage=None)
+            for number, row in enumerate(portfolio(positions))]
+    price_of = PRICES.get
+    with exact():
+        pool = evaluate_pool({}, held, price_of, rules)
+        _require((pool.initial_margin, pool.maintenance_margin), _plain_portfolio(held, rules))
+        rate = _per_second(lambda: evaluate_pool({}, held, price_of, rules))
+        beside = _per_second(lambda: _plain_portfolio(held, rules))
+    scenarios = len(_scenarios(rules, "BTC-USD").scenarios)
+    return Sample(rate, {"plain decimals, each scenario": beside}, {"positions": positions, "scenarios": scenarios})
+
+
+def _scenarios(rules: Rulebook, instrument: str) -> Scenarios:
+    block = rules.requirement(instrument)
+    if not isinstance(block, Scenarios):
+        raise LookupError(f"expected scenarios for {instrument}")
+    return block
 
 
 def portfolio(positions: int) -> list[Holding]:
@@ -158,3 +186,40 @@ class _Plain:
             middle = (near + far) / 2
             near, far = (middle, far) if room(middle) >= 0 else (near, middle)
         return near
+
+
+def _plain_portfolio(held: Sequence[Holding], rules: Rulebook) -> tuple[Decimal, Decimal]:
+    """(initial, maintenance margin): every position in every scenario, then pair after pair of the matrix."""
+    groups: dict[str, list[Holding]] = {}
+    for row in held:
+        groups.setdefault(_scenarios(rules, row.instrument).underlying or row.instrument, []).append(row)
+    fall, rise = dict.fromkeys(groups, ZERO), dict.fromkeys(groups, ZERO)
+    for name, rows in groups.items():
+        for scenario in _scenarios(rules, rows[0].instrument).scenarios:
+            lost = ZERO
+            for row in rows:
+                value = row.size * row.contract_size * row.mark
+                lost += value - value * (1 + scenario.price)
+            lost *= scenario.counted
+            if scenario.price <= 0:
+                fall[name] = max(fall[name], lost)
+            if scenario.price >= 0:
+                rise[name] = max(rise[name], lost)
+    risk = {name: max(fall[name], rise[name]) for name in groups}
+    left = {name: fall[name] - rise[name] for name in groups}
+    offsets = rules.pool and rules.pool.portfolio and rules.pool.portfolio.offsets
+    for credit, one, other in offsets.pairs if offsets else ():
+        if one in left and other in left and left[one] * left[other] < 0:
+            used = min(abs(left[one]), abs(left[other]))
+            for name in (one, other):
+                risk[name] -= credit * used
+                left[name] -= used.copy_sign(left[name])
+    initial = maintenance = ZERO
+    for name, rows in groups.items():
+        block = _scenarios(rules, rows[0].instrument)
+        gross = sum((abs(row.size) * row.contract_size * row.mark for row in rows), ZERO)
+        charge = max(scaled_charge(risk[name], [ChargeTier(tier.up_to, tier.multiplier) for tier in block.sizes or ()]),
+                     block.minimum * gross)
+        maintenance += charge
+        initial += charge * block.initial_multiple
+    return initial, maintenance

@@ -305,11 +305,31 @@ def test_what_is_not_known_is_ignored_and_said() -> None:
 
 def test_open_orders_reserve_nothing_under_a_rulebook_without_such_a_rule() -> None:
     document = question(long_btc())
+    document["rulebook"] = {name: row for name, row in house_rulebook().items() if name != "orders"}
     document["account"]["orders"] = [{"instrument": "BTC-USD", "side": "buy", "remaining": "1", "price": "9000"}]
     found = json.loads(answer(json.dumps(document).encode()).model_dump_json())
 
     assert "190" == found["initial_margin"]
     assert "Open orders reserve no margin under rulebook house 1." in found["explanation"]
+
+
+@pytest.mark.parametrize(("orders", "initial"), [
+    ([("buy", "1", "9000")], "370"),  # 2 % of 9,500 and of 9,000
+    ([("sell", "1", "9000")], "190"),  # it would only close
+    ([("sell", "3", "10000")], "400"),  # past closing two are sold: 2 % of 20,000
+    ([("buy", "1", "9000"), ("sell", "3", "10000")], "400"),  # the costlier side
+    ([("buy", "1", "9000"), ("buy", "1", "8000")], "530"),
+])
+def test_open_orders_reserve_what_the_ledger_reserves(orders: list[tuple[str, str, str]], initial: str) -> None:
+    document = question(long_btc())
+    document["account"]["orders"] = [{"instrument": "BTC-USD", "side": side, "remaining": size, "price": price}
+                                     for side, size, price in orders]
+    found = json.loads(answer(json.dumps(document).encode()).model_dump_json())
+
+    assert (initial, "95") == (found["initial_margin"], found["maintenance_margin"])
+    assert initial == found["pools"][0]["initial_margin"]
+    assert str(500 - int(initial)) == found["free_collateral"]
+    assert f"Cross pool: {initial} USD are needed to add risk" in " ".join(found["explanation"])
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------
