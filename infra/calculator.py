@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
-from infra.explanation import explain
+from infra.explanation import Cure, explain
 from infra.input_fault import InputFault, input_faults
 from infra.order_input import OrderInput, open_orders
 from infra.streams.records import shown
@@ -42,7 +42,8 @@ from ledger.risk.holding import Holding, cost_of
 from ledger.risk.margin import PoolMargin, Status, worst_status
 from ledger.risk.open_orders import OpenOrder
 from ledger.risk.requirement import with_leverage
-from ledger.rulebook import Rulebook, shipped
+from ledger.risk.solvers import size_to_target
+from ledger.rulebook import Rulebook, named
 from projections.figures import (
     PoolFigures,
     Valuation,
@@ -200,7 +201,7 @@ def answer(raw: bytes) -> MarginAnswer:
     """The answer to a question in JSON; BadInput where it cannot be read."""
     question = read_question(raw)
     with exact():
-        portfolio = _Portfolio(question, _rulebook(question))
+        portfolio = _Portfolio(question, rulebook_of(question))
         return _answer(portfolio)
 
 
@@ -230,14 +231,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _rulebook(question: MarginInput) -> Rulebook:
+def rulebook_of(question: MarginInput) -> Rulebook:
+    """The rulebook that a question names, or brings; BadInput where it is none."""
     wanted = question.rulebook
     if isinstance(wanted, dict):
         try:
             return Rulebook.model_validate_json(json.dumps(wanted))
         except ValidationError as invalid:
             raise BadInput(input_faults(invalid, "rulebook")[:FAULTS_MAX]) from None
-    found = shipped(wanted) if isinstance(wanted, str) else None
+    found = named(wanted) if isinstance(wanted, str) else None
     if found is None:
         raise BadInput([InputFault("rulebook", "expected the name of a shipped rulebook such as 'house', or a whole "
                                                f"rulebook, came {shown(wanted)}")])
@@ -396,7 +398,23 @@ def _answer(portfolio: _Portfolio) -> MarginAnswer:
     return MarginAnswer(
         **_figures(total, overall, available), exposures=_exposures(portfolio, pools),
         pools=[_pool(pool) for pool in pools],
-        explanation=[*explain(pools, portfolio.question.account.collateral, valuation, rules), *portfolio.notes])
+        explanation=[*explain(pools, portfolio.question.account.collateral, valuation, rules,
+                              _cures(portfolio, pools)), *portfolio.notes])
+
+
+def _cures(portfolio: _Portfolio, pools: Sequence[PoolFigures]) -> dict[str, Cure]:
+    """What closing the position that costs most would do for the pools that are called or liquidated."""
+    lines = portfolio.rules.thresholds
+    targets: dict[Status, Decimal] = {"margin-call": lines.cure, "liquidation": lines.stop, "bankrupt": lines.stop}
+    lots = {row.instrument: row.lot_size for row in portfolio.question.instruments}
+    found = {}
+    for pool, (_, balances, holdings) in zip(pools, portfolio.pools(), strict=True):
+        if pool.status in targets and pool.margin.positions:
+            held = max(pool.margin.positions, key=lambda row: row.maintenance_margin).holding
+            found[pool.pool] = Cure(held, size_to_target(
+                balances, holdings, held, portfolio.valuation.price_of, portfolio.rules, target=targets[pool.status],
+                lot_size=lots.get(held.instrument) or QUANTUM))
+    return found
 
 
 def _sum(margins: Sequence[PoolMargin]) -> PoolMargin:
@@ -408,7 +426,8 @@ def _sum(margins: Sequence[PoolMargin]) -> PoolMargin:
         account_equity=total("account_equity"), margin_equity=total("margin_equity"),
         collateral_value=total("collateral_value"), liabilities=total("liabilities"),
         unrealised_pnl=total("unrealised_pnl"), accrued=ZERO, initial_margin=total("initial_margin"),
-        maintenance_margin=total("maintenance_margin"), unpriced=(), positions=())
+        maintenance_margin=total("maintenance_margin"), unpriced=(), positions=(),
+        initial_equity=sum((margin.free + margin.initial_margin for margin in margins), ZERO))
 
 
 def _figures(margin: PoolMargin, status: Status, available: Decimal) -> dict[str, Any]:

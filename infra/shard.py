@@ -59,17 +59,16 @@ class Outcome(NamedTuple):
 
 def outcome_of(recorded: Recorded) -> Outcome:
     """The outcome that an event stands for."""
-    match recorded.event:
-        case RecordRejected() | PriceRejected():
-            return Outcome("rejected", recorded.position, recorded.event.reason)
-        case WithdrawalRefused() | TransferRefused() | IsolatedMarginRefused():
-            return Outcome("refused", recorded.position, recorded.event.reason)
-        case TransferTurnedAway():
-            return Outcome("refused", recorded.position, recorded.event.reason)
-        case FundMovementRefused():
-            return Outcome("refused", recorded.position, "beyond-fund")
-        case _:
-            return Outcome("applied", recorded.position)
+    event = recorded.event
+    kind = _NOT_APPLIED.get(type(event))
+    if kind is None:
+        return Outcome("applied", recorded.position)
+    return Outcome(kind, recorded.position, getattr(event, "reason", "beyond-fund"))
+
+
+_NOT_APPLIED: Final[Mapping[type[Event], OutcomeKind]] = {
+    RecordRejected: "rejected", PriceRejected: "rejected", WithdrawalRefused: "refused", TransferRefused: "refused",
+    IsolatedMarginRefused: "refused", FundMovementRefused: "refused", TransferTurnedAway: "refused"}
 
 
 class Shard:

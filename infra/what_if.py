@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from infra.calculator import BadInput, MarginAnswer, answer, read_question
@@ -61,6 +62,15 @@ def what_if(raw: bytes, moves: Sequence[Move]) -> MarginAnswer:
     """All moves at once, on a question that was read and found sound first."""
     read_question(raw)
     return moved(raw, moves)
+
+
+def fine_grid(raw: bytes, name: str, steps: Sequence[Decimal], parts: int = 10) -> list[Mapping[str, Any]]:
+    """The grid with each step at which the status changes divided into equal parts."""
+    rows = grid(raw, name, steps)
+    between = [low + (high - low) * part / parts for low, high, (one, other) in zip(
+        steps, steps[1:], pairwise(row["status"] for row in rows), strict=False) if one != other
+        for part in range(1, parts)]
+    return sorted([*rows, *grid(raw, name, between)], key=lambda row: Decimal(row["move"]))
 
 
 def grid(raw: bytes, name: str = EVERY, steps: Sequence[Decimal] = GRID) -> list[Mapping[str, Any]]:

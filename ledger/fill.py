@@ -41,8 +41,10 @@ def position_key(state: AccountState, command: PostFill) -> PositionKey:
         return command.instrument, CROSS if order.pool == CROSS else "isolated", order.position_side
     if command.margin_mode is not None:
         return command.instrument, command.margin_mode, side
-    held = [mode for mode in ("cross", "isolated") if (command.instrument, mode, side) in state.positions]
-    return command.instrument, held[0] if len(held) == 1 else state.mode_of(command.instrument), side
+    cross, isolated = (command.instrument, CROSS, side), (command.instrument, "isolated", side)
+    if (cross in state.positions) != (isolated in state.positions):
+        return cross if cross in state.positions else isolated
+    return command.instrument, state.mode_of(command.instrument), side
 
 
 def admit(state: AccountState, command: PostFill, market: MarketState) -> None:

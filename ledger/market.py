@@ -49,11 +49,8 @@ class MarketState(NamedTuple):
     funding_index: Decimal = ZERO
     # The contract has ended: no price moves it any more.
     settled: bool = False
-
-    @property
-    def settlement_asset(self) -> str:
-        """What profit and funding are paid in: the quote, or the base of an inverse contract."""
-        return self.base if self.contract_type == "inverse" else self.quote
+    # What profit and funding are paid in: the quote, or the base of an inverse contract.
+    settlement_asset: str = ""
 
 
 _FIXED = ("base", "quote", "contract_type", "contract_size", "tick_size", "lot_size")
@@ -160,7 +157,8 @@ def evolve(state: MarketState | None, event: Event, position: int) -> MarketStat
 
 def _listed(state: MarketState | None, event: InstrumentListed) -> MarketState:
     listed = MarketState(event.instrument, 1, event.base, event.quote, event.contract_type, event.contract_size,
-                         event.tick_size, event.lot_size)
+                         event.tick_size, event.lot_size,
+                         settlement_asset=event.base if event.contract_type == "inverse" else event.quote)
     if state is None:
         return listed
     # What is listed again takes its new terms and keeps what the market knows.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +26,7 @@ from ledger.risk.oracle import OracleRule
 from ledger.risk.orders import OrderMargin
 from ledger.risk.pool import BorrowTiers, PoolRule
 from ledger.risk.requirement import Brackets, RequirementBlock
+from ledger.risk.scenario import Scenarios
 
 DEFAULT_NAME, DEFAULT_VERSION = "house", 1
 ANY = "*"
@@ -86,7 +88,31 @@ class Rulebook(BaseModel):
         if self.orders is not None and self.pool is not None and self.pool.orders is not None:
             raise PydanticCustomError("orders", "expected the margin of open orders in `orders` or in `pool.orders`, "
                                       "came both", {})
+        self._check_portfolio()
         return self
+
+    def _check_portfolio(self) -> None:
+        """Positions that are revalued together have one grid, and offsets name what is there."""
+        blocks = {name: row.requirement for name, row in self.instruments.items()
+                  if isinstance(row.requirement, Scenarios)}
+        rule = None if self.pool is None else self.pool.portfolio
+        if blocks and rule is None:
+            raise PydanticCustomError("portfolio", "expected `pool.portfolio` where instruments.{name}.requirement is "
+                                      "`scenarios:1`, came none", {"name": next(iter(blocks))})
+        first: dict[str, str] = {}
+        for name, block in blocks.items():
+            if block.underlying is None:
+                continue
+            other = first.setdefault(block.underlying, name)
+            if block.grid != blocks[other].grid:
+                raise PydanticCustomError(
+                    "grid", "expected one grid, minimum, multiple and sizes for underlying {underlying}; those of "
+                    "instruments.{name}.requirement are not those of instruments.{other}.requirement",
+                    {"underlying": block.underlying, "name": name, "other": other})
+        named = set() if rule is None or rule.offsets is None else rule.offsets.named
+        if unknown := sorted(named - first.keys()):
+            raise PydanticCustomError("offsets", "expected pool.portfolio.offsets.credits to name underlyings of "
+                                      "instruments, came {name}", {"name": unknown[0]})
 
     @cached_property
     def is_screened(self) -> bool:
@@ -108,23 +134,41 @@ class Rulebook(BaseModel):
         return (self.assets.get(asset) or self.assets[ANY]).borrow
 
 
-@lru_cache(maxsize=64)
-def shipped(name: str, version: int | None = None) -> Rulebook | None:
-    """A rulebook that comes with the package, its latest version unless one is named; None where there is none."""
+def _files() -> dict[tuple[str, int], Traversable]:
     found = {}
     for entry in (files("ledger") / "rulebooks").iterdir():
         stem, _, number = entry.name.removesuffix(".json").rpartition("-")
-        if entry.name.endswith(".json") and stem == name and number.isdigit():
-            found[int(number)] = entry
-    wanted = max(found, default=0) if version is None else version
-    return Rulebook.model_validate_json(found[wanted].read_text("utf-8")) if wanted in found else None
+        if entry.name.endswith(".json") and number.isdigit():
+            found[stem, int(number)] = entry
+    return found
+
+
+@lru_cache(maxsize=64)
+def shipped(name: str, version: int | None = None) -> Rulebook | None:
+    """A rulebook that comes with the package; None where there is none.
+
+    Unless a version is named the latest, of the default rulebook the one that is in force without a record.
+    """
+    found = {number: entry for (stem, number), entry in _files().items() if stem == name}
+    if version is None:
+        version = DEFAULT_VERSION if name == DEFAULT_NAME else max(found, default=0)
+    return Rulebook.model_validate_json(found[version].read_text("utf-8")) if version in found else None
+
+
+def named(text: str) -> Rulebook | None:
+    """A shipped rulebook by name, `house`, or by name and version, `house-2`; None where there is none."""
+    stem, _, number = text.rpartition("-")
+    return shipped(text) or (shipped(stem, int(number)) if stem and number.isdecimal() else None)
 
 
 def shipped_names() -> list[str]:
     """The names of all rulebooks that come with the package."""
-    stems = (entry.name.removesuffix(".json") for entry in (files("ledger") / "rulebooks").iterdir()
-             if entry.name.endswith(".json"))
-    return sorted({stem.rpartition("-")[0] for stem in stems})
+    return sorted({name for name, _ in _files()})
+
+
+def shipped_versions() -> list[tuple[str, int]]:
+    """The names and versions of all rulebooks that come with the package."""
+    return sorted(_files())
 
 
 def read_rulebook(content: dict[str, Any]) -> Rulebook:
@@ -177,7 +221,7 @@ class RulebookState(NamedTuple):
 def decide_publish(state: RulebookState, command: PublishRulebook, cause: Cause, log_time: int) -> RulebookPublished:
     """Publish a rulebook. Rejected: not well formed, unknown name, or a version that is taken by other content."""
     if isinstance(command.rulebook, str):
-        found = shipped(command.rulebook)
+        found = named(command.rulebook)
         if found is None:
             raise Rejected("unknown-rulebook", f"expected the name of a shipped rulebook, came {command.rulebook!r}",
                            field="rulebook")

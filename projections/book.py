@@ -20,13 +20,18 @@ from ledger.amounts import NANOSECONDS
 from ledger.clearing_house import ClearingHouse
 from ledger.events import (
     AssetListed,
+    Deposited,
+    Event,
+    FillPosted,
     FundingIndexMoved,
+    FundingSettled,
     InstrumentListed,
     InterestRateSet,
     MarketSettled,
     PriceRecorded,
     ProvisionalMarkSet,
     Recorded,
+    Withdrawn,
 )
 from ledger.nomination import PoolPlace
 from ledger.postings import CROSS, pool_name
@@ -80,6 +85,8 @@ class Book:
         # instrument -> the columns that its market or its mark is part of
         self._priced: dict[str, list[Holders | Balances]] = {}
         self._dirty: dict[str, None] = {}
+        # Accounts whose rows are behind their states, by what the headroom kept back covers.
+        self.behind: dict[str, None] = {}
         # Pools to be armed, by number: their range was left, or their rows changed.
         self._left: dict[int, None] = {}
         self._mark_times: dict[str, int] = {}
@@ -97,7 +104,12 @@ class Book:
         stream = recorded.originator_id
         if stream.startswith("account:"):
             self._house = house
-            self._dirty[stream[8:]] = None
+            account = stream[8:]
+            if account not in self._dirty:
+                if self._is_absorbed(account, event):
+                    self.behind[account] = None
+                else:
+                    self._dirty[account] = None
         elif isinstance(event, PriceRecorded):
             if event.kind == "mark":
                 self._price(event.instrument, house)
@@ -131,6 +143,8 @@ class Book:
 
     def figures(self, account: str, pool: str) -> tuple[float, float]:
         """(margin equity, maintenance margin) as the columns have them, for comparison. KeyError: no such pool."""
+        if account in self.behind:
+            self._sync(self._house.accounts[account], self._house)
         found = self._entries[account].pool(pool)
         if found is None:
             raise KeyError(pool)
@@ -216,6 +230,11 @@ class Book:
             self._sync(house.accounts[account], house)
         self._dirty.clear()
         pools, left = self._pools, self._left
+        if self.behind:
+            for index in list(left):
+                member = pools.members[index]
+                if member is not None and member.account in self.behind:
+                    self._sync(house.accounts[member.account], house)
         if not left:
             return
         if len(left) > self._vector_min and len(left) > self._vector_min + pools.rows() // VECTOR_ROWS:
@@ -234,8 +253,36 @@ class Book:
 
     # --- accounts ------------------------------------------------------------------------------------------------
 
+    def _is_absorbed(self, account: str, event: Event) -> bool:
+        """Whether an account's ranges hold after an event all the same, so that its rows may stay behind.
+
+        Of accounts with the cross pool alone; the headroom kept back pays for what the event may cost.
+        """
+        entry = self._entries.get(account)
+        if entry is None or len(entry.pools) != 1:
+            return False
+        pool, pools = entry.pools[0], self._pools
+        if type(event) is FillPosted:
+            row = pool.positions.get((event.instrument, event.mode, event.position))
+            if row is None or event.position != "net" or event.charged_asset != event.settlement_asset:
+                return False
+            change = float(event.size)
+            return event.liquidation_order_id is None and pools.absorb_fill(
+                pool, row, pools.holders[entry.version][event.instrument], after=float(event.position_size),
+                change=change if event.side == "buy" else -change, price=float(event.price), fee=float(event.fee))
+        if type(event) is FundingSettled:
+            return pools.absorb(pool, sum(abs(float(item.rounding)) for item in event.items))
+        if type(event) is Deposited or type(event) is Withdrawn:
+            if event.asset not in pool.balances:
+                return False
+            balances = pools.balances[entry.version][event.asset]
+            lost = float(event.amount) * balances.worth if type(event) is Withdrawn else 0.0
+            return not balances.path and pools.absorb(pool, lost)
+        return False
+
     def _sync(self, state: AccountState, house: ClearingHouse) -> None:
         """Bring an account's rows up to its state; its pools are to be armed."""
+        self.behind.pop(state.account, None)
         rules = house.rules(state)
         version = _version(rules)
         entry = self._entries.get(state.account)

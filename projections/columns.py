@@ -75,8 +75,8 @@ def views_of(cells: Floats) -> list[memoryview[float]]:
     return [cast("memoryview[float]", memoryview(column)) for column in cells]
 
 
-# Columns of positions and of balances.
-SIZE, BASIS = range(2)
+# Columns of positions (`ARMED`: the mark that the pool's ranges were last set at) and of balances.
+SIZE, BASIS, ARMED = range(3)
 AMOUNT, SEEN = range(2)
 
 
@@ -95,7 +95,7 @@ class Holders(Columns):
     """All positions on one instrument under one rulebook."""
 
     def __init__(self, instrument: str, rules: Rulebook, factor: Factor) -> None:
-        super().__init__(2)
+        super().__init__(3)
         self.instrument, self.rules, self.factor = instrument, rules, factor
         requirement = rules.requirement(instrument)
         # Other blocks are not screened (`Rulebook.is_screened`): any columns do for them.
@@ -107,7 +107,7 @@ class Holders(Columns):
         self.first_ends = self.floors[1] / (1 + REACH) if len(self.floors) > 1 else np.inf
         self._arrays = np.array(self.floors), np.array(self.rates), np.array(self.deductions)
         self.is_inverse = False
-        self.mark = self.funding = self.worth = self.slack = 0.0
+        self.mark = self.funding = self.worth = self.slack = self.contract = self.quantum = 0.0
         # The factors that the settlement asset is valued by; a linear contract without any is simple.
         self.path: tuple[Factor, ...] = ()
         self.is_simple = self.is_priced = True
@@ -124,8 +124,9 @@ class Holders(Columns):
         self.path = factors
         self.is_priced = market.mark is not None and (price is not None or not factors)
         self.is_simple = not factors and not self.is_inverse
+        self.contract, self.quantum = float(market.contract_size), float(house.assets[asset].quantum)
         # Funding is rounded by less than a quantum a position; the gross magnitude allows for it.
-        self.slack = float(house.assets[asset].quantum) / RELATIVE_TOLERANCE
+        self.slack = self.quantum / RELATIVE_TOLERANCE
 
     def value_of(self, size: _Figure) -> _Figure:
         """Signed value at the mark, in the settlement asset; without a mark an inverse one is worth nothing yet."""

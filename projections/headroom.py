@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ledger.account import PositionKey
 from projections.columns import (
+    ARMED,
     GROWTH,
     RELATIVE_TOLERANCE,
     SPREAD,
@@ -41,7 +42,14 @@ from projections.safe_range import (
 # Pools armed together in vectors at most, so that the columns on the way stay small.
 TOGETHER_MAX: Final = 1 << 18
 
-LOWER, UPPER = range(2)
+# The part of its headroom that a pool keeps back where it can, for small changes of its rows (`Pools.absorb`).
+KEPT_BACK: Final = 0.25
+# What changes may add to the tolerance, as a part of the notional that changed: more than a thousand tolerances.
+TOLERANCE_ADDED: Final = 1e-5
+
+# Rows of `Pools.lines`: the two lines, how far marks may move, and the headroom kept back (below zero: none).
+LOWER, UPPER, RADIUS, SLACK = range(4)
+NONE_KEPT: Final = -1.0
 _LEVEL: Final = (0.0, 0.0, 0.0, 0.0, 0.0, False)
 
 
@@ -67,7 +75,7 @@ class Pools:
     def __init__(self) -> None:
         self.members: list[Pool | None] = [None]
         self.free: list[int] = []
-        self.lines: Floats = np.zeros((2, 16))
+        self.lines: Floats = np.zeros((4, 16))
         self.views = views_of(self.lines)
         self.always: npt.NDArray[np.bool_] = np.zeros(16, dtype=np.bool_)
         self.tokens: Ints = np.arange(16, dtype=np.int64)
@@ -90,7 +98,7 @@ class Pools:
         self.members.append(pool)
         if pool.index == len(self.tokens):
             more = max(16, pool.index // 4)
-            self.lines = np.concatenate([self.lines, np.zeros((2, more))], axis=1)
+            self.lines = np.concatenate([self.lines, np.zeros((4, more))], axis=1)
             self.views = views_of(self.lines)
             self.always = np.concatenate([self.always, np.zeros(more, dtype=np.bool_)])
             self.tokens = np.concatenate([self.tokens, np.arange(pool.index, pool.index + more, dtype=np.int64)])
@@ -130,6 +138,7 @@ class Pools:
         """
         index = pool.index
         lower, upper = self.views[LOWER][index], self.views[UPPER][index]
+        self.views[SLACK][index] = NONE_KEPT
         has_upper = upper == upper
         if not has_upper and not self.always[index]:
             armed = self._arm_plain(pool, lower)
@@ -142,7 +151,7 @@ class Pools:
             holders_of = self.holders[pool.version]
             for key, row in pool.positions.items():
                 holders = holders_of[key[0]]
-                sizes, bases = holders.views
+                sizes, bases, _ = holders.views
                 size = sizes[row]
                 paid = size * holders.funding + bases[row]
                 value = holders.value_of(size) if holders.is_inverse else size * holders.mark
@@ -265,6 +274,7 @@ class Pools:
         One line, linear positions on different instruments settled in the valuation asset, balances in it.
         """
         equity = maintenance = gross = risk = 0.0
+        absorbs = True
         sides: list[tuple[Factor, bool]] = []
         holders_of, balances_of = self.holders[pool.version], self.balances[pool.version]
         for asset, row in pool.balances.items():
@@ -274,13 +284,17 @@ class Pools:
             amount = balances.views[0][row]
             value = amount * balances.worth
             gross += abs(value) + balances.slack * balances.worth
-            equity += value if balances.is_whole else balances.value_of(value)
+            if balances.is_whole:
+                equity += value
+            else:
+                equity, absorbs = equity + balances.value_of(value), False
         for (instrument, _, side), row in pool.positions.items():
             holders = holders_of[instrument]
             if not holders.is_simple or side != "net":
                 return None
-            sizes, bases = holders.views
+            sizes, bases, marks = holders.views
             size = sizes[row]
+            marks[row] = holders.mark
             value, funding = size * holders.mark, size * holders.funding
             paid = funding + bases[row]
             notional = abs(value)
@@ -293,6 +307,7 @@ class Pools:
                 worst = -change if value < 0.0 else change
                 most = lower * margin
             else:
+                absorbs = False
                 step, least, most = holders.rates_around(notional)
                 maintenance += notional * holders.rates[step] - holders.deductions[step]
                 least, most = lower * least * notional, lower * most * notional
@@ -308,11 +323,14 @@ class Pools:
         token = self._token_view[pool.index] = self._token_view[pool.index] + TOKEN_STEP
         radius = 0.0
         if room > 0.0:
-            radius = (REACH if room >= risk * REACH else room / risk) * (1 - SHORTENING) - FINENESS
+            spent = room * (1 - KEPT_BACK) if absorbs else room
+            radius = (REACH if spent >= risk * REACH else spent / risk) * (1 - SHORTENING) - FINENESS
         if not radius > FINENESS:
             for factor, _ in sides:
                 factor.low.push(math.inf, token, self.tokens)
             return True
+        if absorbs:
+            self.views[RADIUS][pool.index], self.views[SLACK][pool.index] = radius, room - risk * radius
         tokens = self.tokens
         for factor, is_short in sides:
             mark, offset = factor.mark, factor.offset
@@ -332,6 +350,31 @@ class Pools:
             if len(heap) > HEAP_MIN and edge.is_full():
                 edge.merge_recent(tokens)
         return False
+
+    def absorb(self, pool: Pool, cost: float) -> bool:
+        """Whether the headroom that a pool kept back covers a loss of equity; if so it is taken from it."""
+        slack = self.views[SLACK]
+        if not slack[pool.index] > cost:
+            return False
+        slack[pool.index] -= cost
+        return True
+
+    def absorb_fill(self, pool: Pool, row: int, holders: Holders, *, after: float, change: float, price: float,
+                    fee: float) -> bool:
+        """`absorb` of a fill that leaves a position on its side and in the first bracket, wherever marks go meanwhile.
+
+        Sizes in contracts, signed; price and fee in the settlement asset. Within the ranges the position's loss
+        differs by at most |change| x |mark - price| and the margin on what was added; on the side where it gains,
+        what is left of it gains more than what was closed would have.
+        """
+        before, armed = after - change, holders.views[ARMED][row]
+        if not before * after > 0 or not abs(after) * holders.contract * armed < holders.first_ends:
+            return False
+        moved, reach = abs(change) * holders.contract, self.views[RADIUS][pool.index] * armed
+        cost = moved * (reach + abs(price - armed) + TOLERANCE_ADDED * armed) + max(fee, 0.0) + holders.quantum
+        if abs(after) > abs(before):
+            cost += self.views[LOWER][pool.index] * holders.rates[0] * moved * (armed + reach)
+        return self.absorb(pool, cost)
 
     def _arm_time(self, room: float, drift: float, token: int, is_safe: bool) -> bool:
         """Until when interest may eat its part of the headroom; whether it may at all."""
@@ -354,7 +397,8 @@ class Pools:
         together = Together(len(indexes))
         place = np.full(len(self.tokens), -1, dtype=np.int32)
         place[indexes] = np.arange(len(indexes), dtype=np.int32)
-        together.lower, together.upper = self.lines[:, indexes]
+        together.lower, together.upper = self.lines[:UPPER + 1, indexes]
+        self.lines[SLACK, indexes] = NONE_KEPT
         together.is_safe = ~self.always[indexes]
         for tables in self.holders.values():
             for holders in tables.values():

@@ -14,13 +14,15 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import FINEST, ZERO, Factor, Fraction, divide_down, divide_up
+from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, WirePositive, divide_down, divide_up
 from ledger.risk.collateral import CollateralBlock
 from ledger.risk.figures import PoolMargin, PositionMargin, PriceOf, Rules
 from ledger.risk.haircuts import Buffers
 from ledger.risk.holding import Holding, notional_of, value_of
 from ledger.risk.open_orders import OpenOrder, OrderRule, Reserved
+from ledger.risk.portfolio import PortfolioRule, Scanned, charged
 from ledger.risk.requirement import required
+from ledger.risk.scenario import Scenarios
 from ledger.risk.schedule import Required, Tiers
 
 
@@ -80,6 +82,29 @@ class Netting(_Block):
         return next((name for name, group in self.groups.items() if instrument in group), f"={instrument}")
 
 
+class CollateralRatio(_Block):
+    """What new borrowing and withdrawals must leave: (collateral value + profit) / liabilities of at least `minimum`.
+
+    Formula:  initial margin is at least (minimum - 1) x liabilities, so that free collateral is never more than what
+              keeps the ratio. Rounding: none.   Source: Binance cross margin (borrowing from a margin level of 1.5,
+              transfers out from 2), Synthetix's issuance ratio (docs/margin.md).
+    """
+
+    variant: Literal["collateral-ratio:1"]
+    minimum: WirePositive
+
+    @model_validator(mode="after")
+    def _above_one(self) -> CollateralRatio:
+        if self.minimum < 1:
+            raise PydanticCustomError("minimum", "expected a minimum of at least 1, came {came}",
+                                      {"came": str(self.minimum)})
+        return self
+
+    def initial(self, liabilities: Decimal) -> Decimal:
+        """The least initial margin of a pool that owes `liabilities`, in the valuation asset."""
+        return (self.minimum - ONE) * liabilities
+
+
 class PoolRule(_Block):
     """How the figures of a pool are put together."""
 
@@ -87,6 +112,9 @@ class PoolRule(_Block):
     profit: Profit | None = None
     netting: Netting | None = None
     orders: OrderRule | None = None
+    # Positions under `scenarios:1` together; their requirements are valued at marks, and netting leaves them out.
+    portfolio: PortfolioRule | None = None
+    borrowing: CollateralRatio | None = None
     # The rate at which requirements in another asset are valued: its mark, or the ask rate of its buffers.
     requirement_at: Literal["mark", "ask"] = "mark"
 
@@ -183,6 +211,8 @@ def total(rows: Iterable[Weighed], rule: PoolRule | None = None, *, positions: S
         maintenance += row.maintenance
         fees += row.closing_fee
         loss += row.order_loss
+    if rule is not None and rule.borrowing is not None:
+        initial = max(initial, rule.borrowing.initial(liabilities))
     for_maintenance, for_initial = _treated(apart, rule)
     rest = collateral - liabilities - loss
     return PoolMargin(gross + apart, rest + for_maintenance, collateral, liabilities, pnl, accrued, initial,
@@ -230,6 +260,7 @@ def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding],
         sums[asset] = sums.get(asset, AssetSums(asset))._replace(loan=amount)
     kept = list(holdings)
     needs = _needs(kept, rules)
+    shares, charge = _portfolio(kept, needs, price_of, rules)
     rows: list[tuple[Holding, Decimal, Decimal, Required]] = []
     for holding, (value, notional, need) in zip(kept, needs, strict=True):
         pnl = value - holding.cost
@@ -246,14 +277,41 @@ def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding],
             weighed.append(weigh(row, price, rules.collateral(asset), rule, rules.borrowing(asset)))
         elif row.credit < 0 or row != AssetSums(asset, row.balance, row.loan):
             unpriced.append(asset)
-    positions = [_position(row, price) for row in rows if (price := price_of(row[0].settlement_asset)) is not None]
+    if charge is not None:
+        weighed.append(charge)
+    positions = [_position(row, price, shares.get(index)) for index, row in enumerate(rows)
+                 if (price := price_of(row[0].settlement_asset)) is not None]
     return total(weighed, rule, positions=positions, unpriced=unpriced)
 
 
-def _position(row: tuple[Holding, Decimal, Decimal, Required], price: Decimal) -> PositionMargin:
+def _position(row: tuple[Holding, Decimal, Decimal, Required], price: Decimal,
+              share: tuple[Decimal, Decimal] | None) -> PositionMargin:
     holding, notional, pnl, need = row
-    return PositionMargin(holding, notional * price, pnl * price, need.initial * price, need.maintenance * price,
-                          need.closing_fee * price)
+    initial, maintenance = (need.initial * price, need.maintenance * price) if share is None else share
+    return PositionMargin(holding, notional * price, pnl * price, initial, maintenance, need.closing_fee * price)
+
+
+def _portfolio(holdings: Sequence[Holding], needs: Sequence[tuple[Decimal, Decimal, Required]], price_of: PriceOf,
+               rules: Rules) -> tuple[dict[int, tuple[Decimal, Decimal]], Weighed | None]:
+    """The positions' shares of what the portfolio is charged, by place, and the whole charge, in the valuation asset.
+
+    A position that settles in an asset without a price is left out: such a pool is unpriced.
+    """
+    rule = None if rules.pool is None else rules.pool.portfolio
+    if rule is None:
+        return {}, None
+    places, rows = [], []
+    for index, (holding, (_, notional, _)) in enumerate(zip(holdings, needs, strict=True)):
+        block, price = rules.requirement(holding.instrument), price_of(holding.settlement_asset)
+        if isinstance(block, Scenarios) and price is not None:
+            places.append(index)
+            rows.append(Scanned(holding, notional, price, block))
+    if not rows:
+        return {}, None
+    found = charged(rows, rule)
+    whole = Weighed("", ZERO, ZERO, initial=sum((row.initial for row in found.charges), ZERO),
+                    maintenance=sum((row.maintenance for row in found.charges), ZERO))
+    return dict(zip(places, found.shares, strict=True)), whole
 
 
 def _reserved(sums: AssetSums, reserved: Reserved) -> AssetSums:
@@ -275,12 +333,17 @@ def _needs(holdings: Sequence[Holding], rules: Rules) -> list[tuple[Decimal, Dec
     found = []
     for holding in holdings:
         value, notional = measured(holding)
-        found.append((value, notional, required(rules.requirement(holding.instrument), holding, notional)))
+        block = rules.requirement(holding.instrument)
+        # What the portfolio is charged is summed apart.
+        need = Required(ZERO, ZERO) if isinstance(block, Scenarios) else required(block, holding, notional)
+        found.append((value, notional, need))
     netting = None if rules.pool is None else rules.pool.netting
     if netting is None:
         return found
     groups: dict[tuple[str, str], list[int]] = {}
     for index, holding in enumerate(holdings):
+        if isinstance(rules.requirement(holding.instrument), Scenarios):
+            continue
         groups.setdefault((netting.group_of(holding.instrument), holding.settlement_asset), []).append(index)
     for members in groups.values():
         if len(members) > 1:

@@ -26,6 +26,7 @@ from tests.benchmarks.figures import Figure, Sample, figure, table
 from tests.benchmarks.ingest import ingest
 from tests.benchmarks.latency import single_records
 from tests.benchmarks.machine import facts, load
+from tests.benchmarks.margin import evaluations, liquidation_prices
 from tests.benchmarks.mark import calm_mark
 from tests.benchmarks.memory import demo_memory
 from tests.benchmarks.replay import replay
@@ -41,6 +42,9 @@ BENCHMARKS: Final[dict[str, tuple[str, Measure, int]]] = {
     "latency_single_p99": ("s", single_records, 100),
     "replay": ("events/s", replay, 1),
     "calm_mark": ("s", calm_mark, 100),
+    **{f"evaluate_{positions}": ("evaluations/s", partial(evaluations, positions=positions), 100)
+       for positions in (5, 50)},
+    "liquidation_price": ("prices/s", liquidation_prices, 100),
     "demo_memory": ("MB", demo_memory, 1),
     **{f"stream_records_{shards}": ("records/s", partial(stream_records, partitions=shards), 1)
        for shards in (1, 2, 4)},

@@ -24,23 +24,39 @@ from tests.property.records_strategy import memory_ledger
 # Any step is taken, marks never age by themselves; nothing is lost of the blocks.
 _CALM: Final[dict[str, Any]] = {"variant": "last:1", "max_age_seconds": 10**9, "max_step": "1000000000"}
 _AGEING: Final[dict[str, Any]] = {"variant": "last:1", "max_age_seconds": 300, "max_step": "1000000000"}
+_TOGETHER: Final[dict[str, Any]] = {"variant": "scenarios:1", "prices": ["-0.15", "-0.05", "0", "0.05", "0.15"],
+                                    "minimum": "0.005", "initial_multiple": "1.5"}
+# Not screened: everything on BTC is revalued together, inverse contracts too, and offset by what is on SOL.
+PORTFOLIO: Final = rulebook(
+    "portfolio", oracle=_CALM, instruments={
+        "BTC-USD": {"requirement": {**_TOGETHER, "underlying": "BTC"}},
+        "BTC-COIN": {"requirement": {**_TOGETHER, "underlying": "BTC"}},
+        "SOL-USD": {"requirement": {**_TOGETHER, "underlying": "SOL"}}, "*": {"requirement": _TOGETHER}},
+    pool={"variant": "pool:1", "portfolio": {"variant": "portfolio:1", "offsets": {
+        "variant": "offsets:1", "credits": {"BTC": {"SOL": "0.8"}}}}})
 RULEBOOKS: Final = [
     rulebook("plain", oracle=_CALM), {**BRISK, "oracle": _CALM}, {**STERN, "oracle": _CALM},
-    {**COIN, "oracle": _CALM}]
+    {**COIN, "oracle": _CALM}, PORTFOLIO]
 ASSETS: Final = {"USD": ("0.01", None), "BTC": ("0.00000001", "BTC-USD"), "ETH": ("0.0001", "ETH-BTC")}
 # instrument -> (base, quote, contract type, lot, first price)
 INSTRUMENTS: Final = {
     "BTC-USD": ("BTC", "USD", "linear", "0.001", "10000"), "ETH-BTC": ("ETH", "BTC", "linear", "0.01", "0.02"),
     "SOL-USD": ("SOL", "USD", "linear", "1", "20"), "BTC-COIN": ("BTC", "USD", "inverse", "1", "10000")}
 NAMES: Final = tuple(INSTRUMENTS)
+PLAIN: Final = ("BTC-USD", "SOL-USD")
 
 
 class Crowd:
-    """A ledger in memory with accounts of all sorts, most of them with positions. `seed` decides everything."""
+    """A ledger in memory with accounts of all sorts, most of them with positions. `seed` decides everything.
 
-    def __init__(self, seed: int, accounts: int, *, vector_min: int, ageing: bool = False) -> None:
+    `plain`: all accounts have cross margin in dollars and net positions on dollar contracts, mostly changed by little.
+    """
+
+    def __init__(self, seed: int, accounts: int, *, vector_min: int, ageing: bool = False, plain: bool = False) -> None:
         self.random = Random(seed)
-        self.shard = memory_ledger(Book(vector_min=vector_min))
+        self.plain = plain
+        self.book = Book(vector_min=vector_min)
+        self.shard = memory_ledger(self.book)
         self.house = self.shard.house
         self.time = START
         self.said = 0
@@ -55,9 +71,12 @@ class Crowd:
         self.say("fund-movement", fund="insurance", asset="USD", amount="100000", kind="contribution")
         self.names = [f"a{number}" for number in range(accounts)]
         for name in self.names:
-            self.say("account", account=name, margin_mode=self.random.choice(["cross", "cross", "isolated"]),
-                     position_mode=self.random.choice(["net", "net", "hedge"]),
-                     rulebook=self.random.choice([None, "plain", "brisk", "stern", "coin"]))
+            if plain:
+                self.say("account", account=name, margin_mode="cross", rulebook="plain")
+            else:
+                self.say("account", account=name, margin_mode=self.random.choice(["cross", "cross", "isolated"]),
+                         position_mode=self.random.choice(["net", "net", "hedge"]),
+                         rulebook=self.random.choice([None, "plain", "brisk", "stern", "coin", "portfolio"]))
             for _ in range(self.random.randrange(1, 3)):
                 self.pay(name)
         self.trade(3 * accounts)
@@ -72,7 +91,7 @@ class Crowd:
 
     def pay(self, name: str) -> None:
         """Pay something in."""
-        asset = self.random.choice(["USD", "USD", "BTC", "ETH"])
+        asset = "USD" if self.plain else self.random.choice(["USD", "USD", "BTC", "ETH"])
         unit = {"USD": 1000, "BTC": 0.1, "ETH": 5}[asset]
         self.say("deposit", account=name, asset=asset, amount=f"{unit * self.random.uniform(0.1, 3):.4f}")
 
@@ -84,7 +103,7 @@ class Crowd:
                 self.pay(name)
                 continue
             state = self.house.accounts[name]
-            instrument = self.random.choice(NAMES)
+            instrument = self.random.choice(PLAIN if self.plain else NAMES)
             market = self.house.markets[instrument]
             mark = float(market.mark or INSTRUMENTS[instrument][4])
             unit = 1.0 if market.contract_type == "inverse" else mark
@@ -96,6 +115,28 @@ class Crowd:
             self.say("fill", account=name, trade_id=f"t{self.said}", instrument=instrument, side=side,
                      size=f"{min(max(lots, 1), 10**12) * float(market.lot_size):.3f}", price=f"{max(price, 1e-6):.6f}",
                      position_side=None if state.position_mode == "net" else "long" if side == "buy" else "short")
+
+    def trade_a_little(self, count: int) -> None:
+        """Fills of a part of a position or less, at, near and far from the mark; fees; a little money in and out."""
+        for _ in range(count):
+            name = self.random.choice(self.names)
+            chance = self.random.random()
+            if chance < 0.2:
+                self.say("deposit" if chance < 0.1 else "withdrawal", account=name, asset="USD",
+                         amount=f"{self.random.uniform(0.01, 30):.2f}")
+                continue
+            held = list(self.house.accounts[name].positions.items())
+            if not held or chance < 0.22:
+                instrument, lots = self.random.choice(PLAIN), self.random.randrange(1, 200)
+            else:
+                (instrument, _, _), position = self.random.choice(held)
+                lot = self.house.markets[instrument].lot_size
+                lots = max(1, int(abs(position.size) / lot * self.random.choice([1, 3, 10, 40])) // 100)
+            market = self.house.markets[instrument]
+            price = float(market.mark or 1) * self.random.choice([1, 1, 0.9998, 1.0003, 0.99, 1.01, 0.9, 1.1])
+            self.say("fill", account=name, trade_id=f"t{self.said}", instrument=instrument,
+                     side=self.random.choice(["buy", "sell"]), size=plain(lots * market.lot_size), price=f"{price:.6f}",
+                     fee=self.random.choice(["0", "0.05", "2", "-0.03"]))
 
     def tick(self, instrument: str, factor: str) -> None:
         """Move a mark by a factor."""

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projections.safe_range import HEAP_MIN, TOKEN_STEP, Edge, Factor
-from tests.property.crowd import NAMES, Crowd
+from tests.property.crowd import NAMES, PLAIN, Crowd
 
 ONE_BY_ONE: Final = 10**9
 
@@ -64,6 +64,34 @@ def test_nobody_is_missed_after_thousands_of_fills_between_two_marks() -> None:
         for instrument in NAMES:
             crowd.tick(instrument, factor)
             crowd.require_none_missed()
+
+
+@given(seed=st.integers(0, 2**32), vector_min=st.sampled_from([0, ONE_BY_ONE]), steps=st.lists(st.tuples(
+    st.integers(1, 60), st.sampled_from(PLAIN), st.integers(0, 10),
+    st.sampled_from([1e-4, 1e-3, 0.01, 0.05]), st.sampled_from([None, None, "0.0005", "-0.02"])),
+    min_size=2, max_size=10))
+@settings(max_examples=40)
+def test_nobody_is_missed_whose_ranges_small_changes_left_as_they_stood(
+        seed: int, vector_min: int, steps: list[tuple[int, str, int, float, str | None]]) -> None:
+    crowd = Crowd(seed, 12, vector_min=vector_min, plain=True)
+    for count, instrument, ticks, width, rate in steps:
+        crowd.trade_a_little(count)
+        crowd.require_none_missed()
+        if rate is not None:
+            crowd.say("funding", instrument=instrument, rate=rate)
+            crowd.require_none_missed()
+        crowd.creep(instrument, ticks, width)
+
+
+def test_most_small_changes_leave_ranges_as_they_stand() -> None:
+    crowd = Crowd(3, 40, vector_min=ONE_BY_ONE, plain=True)
+    absorbed: list[bool] = []
+    crowd.shard.listeners.append(lambda committed: absorbed.extend(
+        recorded.originator_id.removeprefix("account:") in crowd.book.behind for recorded in committed
+        if recorded.event.ANSWERS == "fill"))
+    crowd.trade_a_little(400)
+
+    assert len(absorbed) / 2 < sum(absorbed)
 
 
 # --- edges -------------------------------------------------------------------------------------------------------
