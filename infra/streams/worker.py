@@ -34,8 +34,9 @@ from ledger.errors import LedgerLocked
 MEMBER_SECONDS: Final = 0.2
 # How often it is looked whether the topics are still those that were read.
 TOPICS_SECONDS: Final = 1.0
-# Of several shards none of which has anything to read.
-IDLE_SECONDS: Final = 0.01
+# Of several shards none has anything to read: looked at again after the first of these, and less often the longer it
+# lasts, since every look costs a client about a millisecond.
+IDLE_SECONDS: Final = (0.005, 0.04)
 # A worker that is not heard of for so long has lost its shards; brokers allow no less by default.
 SESSION_MS: Final = 6_000
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -178,7 +179,7 @@ class Worker:
         ended = threading.Event()
         threading.Thread(target=self._watch_topics, args=(ended,), name="topics", daemon=True).start()
         member.subscribe(topics, listener=owned)
-        turned = 0.0
+        turned, idle = 0.0, IDLE_SECONDS[0]
         try:
             while not should_stop() and self.fault is None:
                 if time.monotonic() - turned >= MEMBER_SECONDS or not self.running:
@@ -190,8 +191,10 @@ class Worker:
                 read = [self._step(partition, wait_ms) for partition in sorted(self.running, key=str)]
                 if not self.running:
                     time.sleep(0.05)
-                elif not wait_ms and not any(read):
-                    time.sleep(IDLE_SECONDS)
+                elif not wait_ms:
+                    idle = IDLE_SECONDS[0] if any(read) else min(idle * 2, IDLE_SECONDS[1])
+                    if not any(read):
+                        time.sleep(idle)
                 self._tell_vitals()
         finally:
             ended.set()
