@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ledger.amounts import FINEST, divide_down, plain
 from ledger.risk.holding import Holding
-from ledger.risk.margin import PoolMargin, PositionMargin
+from ledger.risk.margin import PoolMargin, PositionMargin, liquidatable
 from ledger.rulebook import Rulebook
 from projections.figures import PoolFigures, PositionFigures, Valuation, brief, brief_ratio
 
@@ -69,7 +69,7 @@ def _pool(pool: PoolFigures, rules: Rulebook, cure: Cure | None) -> Iterator[str
     if cure is not None:
         yield f"{name}: {_cure(cure)}"
     for row in pool.positions:
-        yield _position(row, rules)
+        yield _position(row, rules, is_past=liquidatable(margin, rules.thresholds))
 
 
 def _moved(name: str, margin: PoolMargin, rules: Rulebook) -> Iterator[str]:
@@ -151,7 +151,7 @@ def _missing(margin: PoolMargin, line: Decimal) -> Decimal:
     return line * margin.maintenance_margin - margin.margin_equity
 
 
-def _position(row: PositionFigures, rules: Rulebook) -> str:
+def _position(row: PositionFigures, rules: Rulebook, *, is_past: bool) -> str:
     holding = row.holding
     held = _held(holding)
     if row.margin is None:
@@ -160,6 +160,9 @@ def _position(row: PositionFigures, rules: Rulebook) -> str:
     bankrupt = "" if row.bankruptcy_price is None else f", and bankrupt at {brief(row.bankruptcy_price)}"
     if row.liquidation_price is None:
         line = plain(rules.thresholds.liquidation)
+        if is_past:
+            # The pool's own sentences say what would cure it.
+            return f"{held}: its pool is past the liquidation line {line} at the marks as they are{bankrupt}."
         return f"{held}: no {way} of this mark alone leads to the liquidation line {line}."
     distance = _percent(abs(holding.mark - row.liquidation_price), holding.mark)
     return (f"{held}: liquidated at a mark of {brief(row.liquidation_price)}, a {way} of {distance}{bankrupt}, all "

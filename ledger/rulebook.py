@@ -22,11 +22,13 @@ from ledger.events import Cause, RulebookPublished
 from ledger.risk.collateral import CollateralBlock, ValueTiers
 from ledger.risk.liquidation import LiquidationRule
 from ledger.risk.margin import Thresholds
+from ledger.risk.open_interest import OpenInterestFraction
 from ledger.risk.oracle import OracleRule
 from ledger.risk.orders import OrderMargin
 from ledger.risk.pool import BorrowTiers, PoolRule
 from ledger.risk.requirement import Brackets, RequirementBlock
 from ledger.risk.scenario import Scenarios
+from ledger.risk.surroundings import PoolScaled
 
 DEFAULT_NAME, DEFAULT_VERSION = "house", 1
 ANY = "*"
@@ -49,6 +51,8 @@ class AssetRow(BaseModel):
 
     collateral: CollateralBlock = Field(discriminator="variant")
     borrow: BorrowTiers | None = None
+    # Needs the deposits of all accounts, so that no ledger runs under it.
+    scaling: PoolScaled | None = None
 
 
 class InstrumentRow(BaseModel):
@@ -88,6 +92,10 @@ class Rulebook(BaseModel):
         if self.orders is not None and self.pool is not None and self.pool.orders is not None:
             raise PydanticCustomError("orders", "expected the margin of open orders in `orders` or in `pool.orders`, "
                                       "came both", {})
+        scaled = [name for name, row in self.assets.items() if row.scaling is not None]
+        if scaled and self.pool is None:
+            raise PydanticCustomError("scaling", "expected a `pool` where assets.{name} has a `scaling`, came none",
+                                      {"name": scaled[0]})
         self._check_portfolio()
         return self
 
@@ -121,6 +129,19 @@ class Rulebook(BaseModel):
                 and all(isinstance(row.requirement, Brackets) for row in self.instruments.values())
                 and all(isinstance(row.collateral, ValueTiers) and row.borrow is None for row in self.assets.values()))
 
+    @cached_property
+    def beyond_one_account(self) -> tuple[str, ...]:
+        """The paths of the blocks that ask for what one account's figures do not hold.
+
+        The calculator is told it; a ledger keeps none of it, and takes no rulebook with such a block.
+        """
+        found = [f"instruments.{name}.requirement" for name, row in self.instruments.items()
+                 if isinstance(row.requirement, OpenInterestFraction)]
+        found += [f"assets.{name}.scaling" for name, row in self.assets.items() if row.scaling is not None]
+        if self.pool is not None and self.pool.initial_prices is not None:
+            found.append("pool.initial_prices")
+        return tuple(found)
+
     def collateral(self, asset: str) -> CollateralBlock:
         """The haircuts of an asset; those of `*` where it has no row."""
         return (self.assets.get(asset) or self.assets[ANY]).collateral
@@ -128,6 +149,10 @@ class Rulebook(BaseModel):
     def requirement(self, instrument: str) -> RequirementBlock:
         """The margins of an instrument; those of `*` where it has no row."""
         return (self.instruments.get(instrument) or self.instruments[ANY]).requirement
+
+    def scaling(self, asset: str) -> PoolScaled | None:
+        """How deposits of all cut an asset as collateral of new risk; that of `*` where it has no row."""
+        return (self.assets.get(asset) or self.assets[ANY]).scaling
 
     def borrowing(self, asset: str) -> BorrowTiers | None:
         """What a borrowed balance of an asset requires; that of `*` where it has no row."""
@@ -228,6 +253,10 @@ def decide_publish(state: RulebookState, command: PublishRulebook, cause: Cause,
         rulebook = found
     else:
         rulebook = read_rulebook(command.rulebook)
+    if rulebook.beyond_one_account:
+        path = f"rulebook.{rulebook.beyond_one_account[0]}"
+        raise Rejected("rulebook", f"{path}: expected a block that one account's figures suffice for, since the ledger "
+                       "keeps no open interest, deposits of all or averages, came one for the calculator", field=path)
     # The default is in force without a record; what else is shipped may grow and change nothing here.
     for other in (shipped(DEFAULT_NAME, DEFAULT_VERSION), *(row.rulebook for row in state.publications)):
         if other is not None and (other.name, other.version) == (rulebook.name, rulebook.version) and (

@@ -24,6 +24,7 @@ from ledger.risk.portfolio import PortfolioRule, Scanned, charged
 from ledger.risk.requirement import required
 from ledger.risk.scenario import Scenarios
 from ledger.risk.schedule import Required, Tiers
+from ledger.risk.surroundings import NOTHING_KNOWN, Surroundings, WorsePrice, worth_for_initial
 
 
 class _Block(BaseModel):
@@ -115,6 +116,8 @@ class PoolRule(_Block):
     # Positions under `scenarios:1` together; their requirements are valued at marks, and netting leaves them out.
     portfolio: PortfolioRule | None = None
     borrowing: CollateralRatio | None = None
+    # The price of balances where new risk is judged; absent: the mark.
+    initial_prices: WorsePrice | None = None
     # The rate at which requirements in another asset are valued: its mark, or the ask rate of its buffers.
     requirement_at: Literal["mark", "ask"] = "mark"
 
@@ -169,6 +172,8 @@ class Weighed(NamedTuple):
     order_loss: Decimal = ZERO
     # Whether profit and accrued funding are within gross and weighed already.
     together: bool = False
+    # By how much less `weighed` is where new risk is judged.
+    less_for_initial: Decimal = ZERO
 
 
 def weigh(sums: AssetSums, price: Decimal, block: CollateralBlock, rule: PoolRule | None = None,
@@ -198,8 +203,9 @@ def total(rows: Iterable[Weighed], rule: PoolRule | None = None, *, positions: S
     account equity = gross values + profit; margin equity = weighed values + profit as the rule treats it - loss that
     open orders would make; the equity that initial margin is held against may treat profit harder (`initial_equity`).
     """
-    gross = collateral = liabilities = pnl = accrued = apart = initial = maintenance = fees = loss = ZERO
+    gross = collateral = liabilities = pnl = accrued = apart = initial = maintenance = fees = loss = less = ZERO
     for row in rows:
+        less += row.less_for_initial
         gross += row.gross
         collateral += max(row.weighed, ZERO)
         liabilities -= min(row.weighed, ZERO)
@@ -216,7 +222,7 @@ def total(rows: Iterable[Weighed], rule: PoolRule | None = None, *, positions: S
     for_maintenance, for_initial = _treated(apart, rule)
     rest = collateral - liabilities - loss
     return PoolMargin(gross + apart, rest + for_maintenance, collateral, liabilities, pnl, accrued, initial,
-                      maintenance, tuple(unpriced), tuple(positions), rest + for_initial, fees, loss)
+                      maintenance, tuple(unpriced), tuple(positions), rest + for_initial - less, fees, loss)
 
 
 def _treated(profit: Decimal, rule: PoolRule | None) -> tuple[Decimal, Decimal]:
@@ -245,7 +251,8 @@ def spendable(pool: PoolMargin, block: CollateralBlock, price: Decimal) -> Decim
 
 
 def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding], price_of: PriceOf, rules: Rules, *,
-                   orders: Iterable[OpenOrder] = (), loans: Mapping[str, Decimal] | None = None) -> PoolMargin:
+                   orders: Iterable[OpenOrder] = (), loans: Mapping[str, Decimal] | None = None,
+                   around: Surroundings = NOTHING_KNOWN) -> PoolMargin:
     """The margin of one pool under its rulebook's pool rule; `ledger.risk.margin.evaluate_pool` says what is what.
 
     `loans`: borrowed amounts told apart from balances (which then hold what was borrowed).
@@ -274,7 +281,8 @@ def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding],
     for asset, row in sums.items():
         price = price_of(asset)
         if price is not None:
-            weighed.append(weigh(row, price, rules.collateral(asset), rule, rules.borrowing(asset)))
+            found = weigh(row, price, rules.collateral(asset), rule, rules.borrowing(asset))
+            weighed.append(found if around is NOTHING_KNOWN else _for_initial(found, row, price, rules, around))
         elif row.credit < 0 or row != AssetSums(asset, row.balance, row.loan):
             unpriced.append(asset)
     if charge is not None:
@@ -282,6 +290,17 @@ def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding],
     positions = [_position(row, price, shares.get(index)) for index, row in enumerate(rows)
                  if (price := price_of(row[0].settlement_asset)) is not None]
     return total(weighed, rule, positions=positions, unpriced=unpriced)
+
+
+def _for_initial(found: Weighed, sums: AssetSums, price: Decimal, rules: Rules, around: Surroundings) -> Weighed:
+    """By how much less an asset counts where new risk is judged, at deposits of all and average prices."""
+    asset = sums.asset
+    amount = sums.credit + (sums.pnl + sums.accrued if found.together else ZERO)
+    worth = worth_for_initial(
+        amount, price, rules.collateral(asset), average=around.averages.get(asset),
+        prices=None if rules.pool is None else rules.pool.initial_prices, deposits=around.deposits.get(asset),
+        scaling=rules.scaling(asset))
+    return found._replace(less_for_initial=found.weighed - worth)
 
 
 def _position(row: tuple[Holding, Decimal, Decimal, Required], price: Decimal,

@@ -157,11 +157,13 @@ def _scan(rows: Iterable[Scanned]) -> ScanRisk:
 
 def _shared(charge: Decimal, rows: Sequence[Scanned]) -> list[Decimal]:
     """A charge shared out by what each position would require alone."""
+    if len(rows) == 1:
+        return [charge]
     alone = [row.block.required(row.holding, row.notional).maintenance * row.price for row in rows]
     if not any(alone):
         alone = [row.notional * row.price for row in rows]
     whole = sum(alone, ZERO)
-    if len(rows) == 1 or not whole:
+    if not whole:
         return [charge, *[ZERO] * (len(rows) - 1)]
     shares = [divide_down(charge * part, whole, FINEST) for part in alone]
     first = min(range(len(rows)), key=lambda index: rows[index].holding[:3])

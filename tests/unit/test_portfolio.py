@@ -63,6 +63,14 @@ def test_a_hedged_portfolio_says_why_it_has_no_liquidation_price() -> None:
     assert any("no fall of this mark alone leads to the liquidation line" in row for row in found["explanation"])
 
 
+def test_a_portfolio_that_is_past_its_line_says_so_instead_of_a_price() -> None:
+    found = asked(("BTC-USD", "40"), usd="10000")
+
+    assert "liquidation" == found["status"]
+    assert any("is past the liquidation line 1 at the marks as they are" in row for row in found["explanation"])
+    assert not any("of this mark alone" in row for row in found["explanation"])
+
+
 def test_a_portfolio_is_liquidated_at_its_price_and_not_a_cent_before() -> None:
     """100,000 + 10 x (P - 50,000) = 0.12 x 10 x P: P is 45,454.54..."""
     price = D(asked(("BTC-USD", "10"), usd="100000")["pools"][0]["positions"][0]["liquidation_price"])
