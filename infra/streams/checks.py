@@ -113,8 +113,11 @@ def standings(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[Sha
                 epoch = int(reader.ask("SELECT COALESCE(MAX(epoch), 0) FROM stream_position")[0][0])
                 places = {TopicPartition(source, partition): position
                           for source, partition, position in _positions(reader)}
-                ends = consumer.end_offsets(list(places)) if places else {}
-                lag = sum(max(0, ends[place] - position) for place, position in places.items())
+                # Asked for first: of a topic that the client has not heard of it knows no end.
+                known = {topic: consumer.partitions_for_topic(topic) or () for topic, _ in places}
+                there = [place for place in places if place.partition in known[place.topic]]
+                ends = consumer.end_offsets(there) if there else {}
+                lag = sum(max(0, ends[place] - position) for place, position in places.items() if place in ends)
                 found.append(Standing(shard, reader.owner(), epoch, end, relayed, end - relayed, lag))
     finally:
         consumer.close()

@@ -109,7 +109,9 @@ class Intake:
         self._bootstrap, self._wall_clock = bootstrap, wall_clock
         self._tolerance = future_tolerance * NANOSECONDS
         self._recent: deque[bool] = deque(maxlen=BREAKER_WINDOW)
-        self._asked = 0.0
+        self._asked = self._noted = 0.0
+        # Positions beyond markers and aborted records, which the ledger has still to note.
+        self._followed: dict[TopicPartition, int] = {}
         self._arrivals: Arrivals[Any] = Arrivals((), {})
         self._held_back_since: float | None = None
         self._piled: set[TopicPartition] = set()
@@ -135,7 +137,7 @@ class Intake:
                                                                                          *BETWEEN_SHARDS))})
         self._identify()
         claimed = self.shard.claim((place.topic, place.partition) for place in places)
-        begin, self.ends = self._consumer.beginning_offsets(places), self._consumer.end_offsets(places)
+        begin, self.ends = self._bounds(self._consumer.beginning_offsets), self._bounds(self._consumer.end_offsets)
         for place in places:
             position = claimed[place.topic, place.partition]
             if position > self.ends[place]:
@@ -245,6 +247,14 @@ class Intake:
             return read_between(place, row.value or b"")
         return read(place, unframed(row.value, {name: value for name, value in row.headers or ()}), latest=latest)
 
+    def _bounds(self, ask: Callable[[list[TopicPartition]], dict[TopicPartition, int]]) -> dict[TopicPartition, int]:
+        """An offset of each partition. KafkaError where the client knows none, which it says by a KeyError."""
+        places = [TopicPartition(*source) for source in self._arrivals.places]
+        try:
+            return ask(places)
+        except KeyError as unknown:
+            raise KafkaError(f"expected the bounds of {unknown}, the cluster did not tell") from unknown
+
     def lags(self) -> dict[tuple[str, int], int]:
         """(topic, partition) -> records between the ledger's position and the partition's end when last asked."""
         return {(place.topic, place.partition): max(0, self.ends[place] - position)
@@ -253,7 +263,14 @@ class Intake:
     def _follow_markers(self) -> None:
         for place, position in self.positions.items():
             if not self._arrivals.waiting(Source(*place)):
-                self.positions[place] = max(position, self._position(place) or 0)
+                followed = max(position, self._position(place) or 0)
+                if followed > position:
+                    self.positions[place] = self._followed[place] = followed
+        # The ledger follows, too, though not at once: whoever asks it shall not wait for what is no record.
+        if self._followed and time.monotonic() - self._noted >= ENDS_SECONDS:
+            self.shard.apply([], passed=[Place(place.topic, place.partition, offset - 1)
+                                         for place, offset in self._followed.items()])
+            self._followed, self._noted = {}, time.monotonic()
 
     def _position(self, place: TopicPartition) -> int | None:
         """What the client reads next. Asked without a limit, it waits for ever where it knows nothing."""
@@ -307,7 +324,7 @@ class Intake:
         is_due = self._moment is None and bool(house.timers) and house.log_time < now >= house.timers[0][0]
         # To ask for the ends takes a turn with the cluster, which a record that just came would have to wait for.
         if is_due or time.monotonic() - self._asked >= ENDS_SECONDS:
-            self.ends, self._asked = self._consumer.end_offsets(list(self.positions)), time.monotonic()
+            self.ends, self._asked = self._bounds(self._consumer.end_offsets), time.monotonic()
         if is_due:
             self._moment = now, self.ends
         if self._moment is None or not all(self._is_taken(place, end) for place, end in self._moment[1].items()):

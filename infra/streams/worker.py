@@ -26,7 +26,7 @@ from infra.shard import Shard
 from infra.streams.intake import POLL_MS, RECONNECT_MS_MAX, Intake, IntakeStopped
 from infra.streams.outflow import Fenced, Relay
 from infra.streams.parts import HOUSE, ShardId
-from infra.streams.topics import ACCOUNTS, CONTROL, DEFAULT_PREFIX, topic_ids
+from infra.streams.topics import ACCOUNTS, BETWEEN_SHARDS, CONTROL, DEFAULT_PREFIX, INPUTS, topic_ids
 from infra.streams.traces import Traces
 from ledger.errors import LedgerLocked
 
@@ -34,8 +34,9 @@ from ledger.errors import LedgerLocked
 MEMBER_SECONDS: Final = 0.2
 # How often it is looked whether the topics are still those that were read.
 TOPICS_SECONDS: Final = 1.0
-# Of several shards none of which has anything to read.
-IDLE_SECONDS: Final = 0.01
+# Of several shards none has anything to read: looked at again after the first of these, and less often the longer it
+# lasts, since every look costs a client about a millisecond.
+IDLE_SECONDS: Final = (0.005, 0.04)
 # A worker that is not heard of for so long has lost its shards; brokers allow no less by default.
 SESSION_MS: Final = 6_000
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -170,16 +171,12 @@ class Worker:
             auto_offset_reset="latest", session_timeout_ms=SESSION_MS, heartbeat_interval_ms=1_500,
             max_poll_interval_ms=60_000, group_instance_id=self.instance,
             partition_assignment_strategy=[CooperativeStickyAssignor], reconnect_backoff_max_ms=RECONNECT_MS_MAX)
-        # Asked for first: a member that joins before it knows a topic is given nothing, and may stay so for minutes.
-        topics = [self.prefix + ACCOUNTS]
-        if len(member.partitions_for_topic(topics[0]) or ()) > 1 and member.partitions_for_topic(self.prefix + CONTROL):
-            # Several shards have a house, which goes to whoever owns the one partition of control.
-            topics.append(self.prefix + CONTROL)
         ended = threading.Event()
-        threading.Thread(target=self._watch_topics, args=(ended,), name="topics", daemon=True).start()
-        member.subscribe(topics, listener=owned)
-        turned = 0.0
+        turned, idle = 0.0, IDLE_SECONDS[0]
         try:
+            topics = self._topics(member, should_stop)
+            threading.Thread(target=self._watch_topics, args=(ended,), name="topics", daemon=True).start()
+            member.subscribe(topics, listener=owned)
             while not should_stop() and self.fault is None:
                 if time.monotonic() - turned >= MEMBER_SECONDS or not self.running:
                     self._member_turn(member)
@@ -190,8 +187,10 @@ class Worker:
                 read = [self._step(partition, wait_ms) for partition in sorted(self.running, key=str)]
                 if not self.running:
                     time.sleep(0.05)
-                elif not wait_ms and not any(read):
-                    time.sleep(IDLE_SECONDS)
+                elif not wait_ms:
+                    idle = IDLE_SECONDS[0] if any(read) else min(idle * 2, IDLE_SECONDS[1])
+                    if not any(read):
+                        time.sleep(idle)
                 self._tell_vitals()
         finally:
             ended.set()
@@ -200,6 +199,27 @@ class Worker:
             member.close()
         if self.fault is not None:
             raise self.fault
+
+    def _topics(self, member: Any, should_stop: Callable[[], bool]) -> list[str]:
+        """The topics by whose partitions shards are owned, waited for where they are not there yet.
+
+        A member that joins before it knows a topic is given nothing, and may stay so for minutes.
+        """
+        accounts, is_told = self.prefix + ACCOUNTS, False
+        while not should_stop():
+            shards = len(member.partitions_for_topic(accounts) or ())
+            wanted = [self.prefix + name for name in (*INPUTS, *(BETWEEN_SHARDS if shards > 1 else ()))]
+            missing = [name for name in wanted if not member.partitions_for_topic(name)]
+            if not missing:
+                # Several shards have a house, which goes to whoever owns the one partition of control.
+                return [accounts, self.prefix + CONTROL] if shards > 1 else [accounts]
+            if not is_told:
+                log.warning("waiting for the topics %s; `clearing topics ensure` makes what is missing",
+                            ", ".join(missing))
+                is_told = True
+            self._tell_vitals()
+            time.sleep(TOPICS_SECONDS)
+        return [accounts]
 
     def _watch_topics(self, ended: threading.Event) -> None:
         """Look whether a topic is made anew under us: its offsets would mean other records."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from ledger.events import (
     TransferSent,
 )
 from tests.streams.clients import Cluster, Process, value_of, wait_until
-from tests.streams.test_service import record
+from tests.streams.test_service import asked, record
 
 PARTITIONS = 2
 SHARDS = shards_of(PARTITIONS)
@@ -122,6 +123,8 @@ def test_claims_and_transfers_of_shards_survive_every_death(two_shards: Cluster,
             workers.pop(0).kill()
             workers.append(start())
         wait_until(lambda: logs.is_settled(len(transfers)), "all is settled", log=workers[-1].log)
+        wait_until(lambda: [(shard, 0, 0) for shard in SHARDS] == standings(two_shards, tmp_path),
+                   "all is read and published", log=workers[-1].log)
         back = two_shards.read(OUTCOMES, until=lambda found: sum(
             value_of(row)["event"] == "transfer-returned" for row in found) == sum(
                 row["to_account"] == "nobody" for row in transfers))
@@ -135,6 +138,12 @@ def test_claims_and_transfers_of_shards_survive_every_death(two_shards: Cluster,
     sent = {event.transfer_id: event for _, event in logs.events(TransferSent)}
     assert {row["id"] for row in transfers} == sent.keys()
     assert sorted(sent) == sorted(event.transfer_id for _, event in logs.events(TransferReceived, TransferReturned))
+
+
+def standings(cluster: Cluster, folder: Path) -> list[tuple[ShardId, int, int]]:
+    """What `clearing status` says of every shard: its name, what it has still to read and to publish."""
+    rows = json.loads(asked(cluster, folder, "status", "--json", code=0))
+    return [(row["shard"], row["stream_lag"], row["relay_lag"]) for row in rows]
 
 
 def require_whole(logs: Logs) -> None:

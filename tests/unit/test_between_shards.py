@@ -312,6 +312,23 @@ def test_read_models_say_what_the_states_of_every_shard_say(service: Service) ->
         hold_to_states(log, cuts=(5, len(log) // 2))
 
 
+ROOTS = {
+    0: "671d1a85ff09db629c147eef7620db7671bf9a770b69d415e34a21ac7361c0b5",
+    1: "d46cebba7ea5c4b0ac92694a8459842f739851a358722f97fb88e9f71b5a8ddb",
+    HOUSE: "f73cda56dd8f830924c17eb965eb707d767932b292d7415b7789a73f52d0fe28"}
+
+
+def test_the_logs_of_a_service_keep_their_bytes(service: Service) -> None:
+    """The roots that this scene had when it was written: a log that is as old must replay for ever."""
+    service.send("fund-movement", "m", fund="insurance", asset="USD", amount="1500", kind="contribution")
+    for number, (source, target) in enumerate((("C", "A"), ("C", "Z"), ("C", "B"))):
+        service.send("transfer", f"t-{number}", account=source, to_account=target, asset="USD", amount="10")
+    ruin(service, "A", "B")
+    service.settle()
+
+    assert ROOTS == {shard: writer.root.hex() for shard, writer in service.shards.items()}
+
+
 # --- who tells what ----------------------------------------------------------------------------------------------
 
 
