@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		echo "building .venv with $$found"; \
 		"$$found" -m venv --clear .venv; \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,kafka,postgres]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,kafka,plot,postgres]'
 	@touch $@
 
 demo: $(INSTALLED) ## run a whole ledger in one process on real prices

@@ -5,44 +5,54 @@ recorded. `BadInput` carries the JSON path of every field at fault and what was 
 those of the ledger's own decisions (`ledger.risk`), under the same rulebooks. This file never reads a file, a ledger
 or a clock.
 
-Neighbours: `projections.figures` (what is computed), `infra.explanation` (the sentences).
+Neighbours: `infra.margin_question` (what is asked), `projections.figures` (what is computed), `infra.explanation`
+(the sentences).
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict
 
-from infra.explanation import explain
-from infra.input_fault import InputFault, input_faults
-from infra.order_input import OrderInput, open_orders
+from infra.explanation import Cure, explain
+from infra.input_fault import InputFault
+from infra.margin_question import (
+    FAULTS_MAX,
+    POSITIONS_MAX,
+    REQUEST_BYTES_MAX,
+    BadInput,
+    InstrumentInput,
+    MarginInput,
+    PositionInput,
+    read_question,
+    rulebook_of,
+)
+from infra.order_input import open_orders
 from infra.streams.records import shown
 from ledger.amounts import (
     ONE,
     ZERO,
     Number,
-    WireAmount,
-    WirePositive,
-    WirePrice,
     divide_down,
     exact,
     is_multiple,
     plain,
     round_up,
 )
-from ledger.commands import Id, MarginMode, PositionSide
 from ledger.postings import CROSS, pool_name
 from ledger.risk.holding import Holding, cost_of
 from ledger.risk.margin import PoolMargin, Status, worst_status
+from ledger.risk.open_interest import OpenInterestFraction
 from ledger.risk.open_orders import OpenOrder
+from ledger.risk.orders import OrderTerms, reserved_margin
 from ledger.risk.requirement import with_leverage
-from ledger.rulebook import Rulebook, shipped
+from ledger.risk.solvers import size_to_target
+from ledger.risk.surroundings import Surroundings
+from ledger.rulebook import Rulebook
 from projections.figures import (
     PoolFigures,
     Valuation,
@@ -53,74 +63,14 @@ from projections.figures import (
     withdrawable_value,
 )
 
-# A portfolio is a page of text; what is larger was sent here by mistake.
-REQUEST_BYTES_MAX: Final = 1024 * 1024
-# Each position's prices take a search over the whole pool: time grows with the square.
-POSITIONS_MAX: Final = 250
-FAULTS_MAX: Final = 20
+# Named here by all who ask.
+__all__ = ["POSITIONS_MAX", "REQUEST_BYTES_MAX", "BadInput", "MarginAnswer", "MarginInput", "answer", "read_question",
+           "rulebook_of"]
+
 # Assets are not listed here, so their quanta are unknown; requirements that must be rounded are, up to this.
 QUANTUM: Final = Decimal("0.00000001")
 
 _BASE_QUOTE: Final = re.compile(r"([^\s-]+)-([^\s-]+)").fullmatch
-
-
-class BadInput(Exception):
-    """The input cannot be calculated; every fault that was found, in the order of the fields."""
-
-    def __init__(self, faults: Sequence[InputFault]) -> None:
-        super().__init__("; ".join(map(str, faults)))
-        self.faults = list(faults)
-
-
-# --- input -------------------------------------------------------------------------------------------------------
-
-
-class _Input(BaseModel):
-    # Unknown fields are kept, to be named in the explanation: a misspelt `leverage` must not pass unseen.
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-
-
-class InstrumentInput(_Input):
-    """An instrument's terms, as its `instrument` record gives them; tick and lot size may be left out."""
-
-    instrument: Id
-    base: Id
-    quote: Id
-    contract_type: str = "linear"
-    contract_size: WirePositive = ONE
-    tick_size: WirePositive | None = None
-    lot_size: WirePositive | None = None
-    underlying: Id | None = None
-
-
-class PositionInput(_Input):
-    """A position: its size in contracts, long when positive, and its average entry price."""
-
-    instrument: Id
-    signed_size: WireAmount
-    entry_price: WirePrice
-    margin_mode: MarginMode = "cross"
-    position_side: PositionSide = "net"
-    isolated_margin: WireAmount | None = None
-    leverage: WirePositive | None = None
-
-
-class AccountInput(_Input):
-    """What the account holds: collateral by asset (negative: owed), positions, open orders."""
-
-    collateral: dict[Id, WireAmount]
-    positions: list[PositionInput] = Field(max_length=POSITIONS_MAX)
-    orders: list[OrderInput] = Field(default=[], max_length=POSITIONS_MAX)
-
-
-class MarginInput(_Input):
-    """The whole question."""
-
-    # The name of a shipped one, or a whole one.
-    rulebook: JsonValue
-    instruments: list[InstrumentInput] = []
-    account: AccountInput
-    marks: dict[Id, WirePrice]
 
 
 # --- output ------------------------------------------------------------------------------------------------------
@@ -196,52 +146,16 @@ class MarginAnswer(Figures):
 # --- from bytes to an answer -------------------------------------------------------------------------------------
 
 
-def answer(raw: bytes) -> MarginAnswer:
-    """The answer to a question in JSON; BadInput where it cannot be read."""
+def answer(raw: bytes, *, with_prices: bool = True) -> MarginAnswer:
+    """The answer to a question in JSON; BadInput where it cannot be read.
+
+    Without `with_prices` no position has a liquidation or bankruptcy price, and nothing is explained: a table of many
+    answers needs neither.
+    """
     question = read_question(raw)
     with exact():
-        portfolio = _Portfolio(question, _rulebook(question))
-        return _answer(portfolio)
-
-
-def read_question(raw: bytes) -> MarginInput:
-    """The question that the bytes hold, its fields each well formed; BadInput names those that are not."""
-    if len(raw) > REQUEST_BYTES_MAX:
-        raise BadInput([InputFault("", f"expected at most {REQUEST_BYTES_MAX} bytes, came {len(raw)} or more")])
-    try:
-        from_json(raw, allow_inf_nan=False)  # bounds the depth, which the next line does not
-        document = json.loads(raw, object_pairs_hook=_object)
-    except ValueError as wrong:
-        raise BadInput([InputFault("", f"expected one JSON object, came no well-formed JSON: {wrong}")]) from None
-    if not isinstance(document, dict):
-        raise BadInput([InputFault("", f"expected one JSON object, came {shown(document)}")])
-    try:
-        return MarginInput.model_validate(document)
-    except ValidationError as invalid:
-        raise BadInput(input_faults(invalid)[:FAULTS_MAX]) from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        again = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {again!r} stands twice in one object")
-    return found
-
-
-def _rulebook(question: MarginInput) -> Rulebook:
-    wanted = question.rulebook
-    if isinstance(wanted, dict):
-        try:
-            return Rulebook.model_validate_json(json.dumps(wanted))
-        except ValidationError as invalid:
-            raise BadInput(input_faults(invalid, "rulebook")[:FAULTS_MAX]) from None
-    found = shipped(wanted) if isinstance(wanted, str) else None
-    if found is None:
-        raise BadInput([InputFault("rulebook", "expected the name of a shipped rulebook such as 'house', or a whole "
-                                               f"rulebook, came {shown(wanted)}")])
-    return found
+        portfolio = _Portfolio(question, rulebook_of(question))
+        return _answer(portfolio, with_prices)
 
 
 # --- the portfolio -----------------------------------------------------------------------------------------------
@@ -254,6 +168,7 @@ class _Terms(NamedTuple):
     underlying: str
     contract_size: Decimal
     contract_type: Literal["linear", "inverse"]
+    open_interest: Decimal | None = None
 
 
 class _Portfolio:
@@ -271,10 +186,57 @@ class _Portfolio:
             faults.extend(self._take(f"account.positions[{index}]", position))
         self.orders: list[OpenOrder] = []
         faults.extend(self._ordered())
+        faults.extend(self._beyond())
         if faults:
             raise BadInput(list(dict.fromkeys(faults))[:FAULTS_MAX])
-        if question.account.orders and (rules.pool is None or rules.pool.orders is None):
+        if question.account.orders and rules.orders is None and (rules.pool is None or rules.pool.orders is None):
             self.notes.append(f"Open orders reserve no margin under rulebook {rules.name} {rules.version}.")
+
+    def reserved(self) -> Decimal:
+        """Initial margin that open orders reserve by the rulebook's `orders`, in the valuation asset.
+
+        As in the ledger it is beside that of all positions on an instrument, and of the cross pool.
+        """
+        total = ZERO
+        if self.rules.orders is None:
+            return total
+        for name in sorted({order.instrument for order in self.orders}):
+            orders = [order for order in self.orders if order.instrument == name]
+            size = sum((row.size for _, rows in self._pools.values() for row in rows if row.instrument == name), ZERO)
+            first = orders[0]
+            needed = reserved_margin(
+                [OrderTerms("buy" if row.size > 0 else "sell", abs(row.size), row.price, row.reduce_only)
+                 for row in orders], size=size, mark=first.mark, contract_size=first.contract_size,
+                contract_type=first.contract_type, quantum=QUANTUM, brackets=self.rules.requirement(name),
+                leverage=first.leverage)
+            total += needed * (self.valuation.price_of(first.settlement_asset) or ZERO)
+        return total
+
+    @property
+    def around(self) -> Surroundings:
+        """Deposits of all, and average worths of what is held."""
+        asked = self.question
+        valuation = Valuation({**asked.marks, **asked.averages}, self._path_of)
+        worths = {asset: valuation.price_of(asset) for asset in asked.account.collateral}
+        return Surroundings(asked.deposits, {asset: worth for asset, worth in worths.items() if worth is not None})
+
+    def _beyond(self) -> Iterator[InputFault]:
+        """What the rulebook asks beyond the account, and the question does not say."""
+        asked, rules = self.question, self.rules
+        known = {row.instrument for row in asked.instruments if row.open_interest is not None}
+        for name in dict.fromkeys(row.instrument for row in asked.account.positions):
+            if isinstance(rules.requirement(name), OpenInterestFraction) and name not in known:
+                yield InputFault("instruments", f"expected the open_interest of {name}, which the rulebook's "
+                                                "requirement goes by, came nothing")
+        for asset, amount in asked.account.collateral.items():
+            if amount > 0 and rules.scaling(asset) is not None and asset not in asked.deposits:
+                yield InputFault(f"deposits.{asset}", f"expected the deposits of {asset} of all accounts, which the "
+                                                      "rulebook's scaling goes by, came nothing")
+            if rules.pool is not None and rules.pool.initial_prices is not None:
+                for mark in self._path_of(asset) or ():
+                    if mark not in asked.averages:
+                        yield InputFault(f"averages.{mark}", f"expected the average of {mark}, which the rulebook's "
+                                                             "initial_prices go by, came nothing")
 
     def pools(self) -> Iterator[tuple[str, Mapping[str, Decimal], Sequence[Holding]]]:
         """(name, balances, holdings) of every pool, cross first."""
@@ -314,8 +276,9 @@ class _Portfolio:
                 yield InputFault(f"{path}.contract_type", f"expected 'linear' or 'inverse' in this version, came "
                                                           f"{shown(row.contract_type)}")
             inverse = row.contract_type == "inverse"
-            self.terms[row.instrument] = _Terms(row.base if inverse else row.quote, row.underlying or row.base,
-                                                row.contract_size, "inverse" if inverse else "linear")
+            self.terms[row.instrument] = _Terms(
+                row.base if inverse else row.quote, row.underlying or row.base, row.contract_size,
+                "inverse" if inverse else "linear", row.open_interest)
 
     def _take(self, path: str, position: PositionInput) -> Iterator[InputFault]:
         """Put a position into its pool, or say why it cannot be."""
@@ -340,7 +303,7 @@ class _Portfolio:
         cost = cost_of(size=position.signed_size, contract_size=terms.contract_size, price=position.entry_price,
                        contract_type=terms.contract_type, quantum=QUANTUM)
         holdings.append(Holding(*key, position.signed_size, cost, mark, ZERO, terms.contract_size, terms.settled_in,
-                                QUANTUM, position.leverage, terms.contract_type))
+                                QUANTUM, position.leverage, terms.contract_type, terms.open_interest))
         if pool != CROSS:
             balances[terms.settled_in] = self._isolated_margin(position, abs(cost), terms)
 
@@ -386,17 +349,37 @@ def _ignored(question: MarginInput) -> Iterator[str]:
 # --- the answer --------------------------------------------------------------------------------------------------
 
 
-def _answer(portfolio: _Portfolio) -> MarginAnswer:
+def _answer(portfolio: _Portfolio, with_prices: bool) -> MarginAnswer:
     rules, valuation = portfolio.rules, portfolio.valuation
-    pools = [pool_figures(name, balances, holdings, valuation, rules, portfolio.orders if name == CROSS else ())
+    pools = [pool_figures(name, balances, holdings, valuation, rules, portfolio.orders if name == CROSS else (),
+                          portfolio.around, with_prices=with_prices)
              for name, balances, holdings in portfolio.pools()]
+    if reserved := portfolio.reserved():
+        cross = pools[0].margin
+        pools[0] = pools[0]._replace(margin=cross._replace(initial_margin=cross.initial_margin + reserved))
     overall = worst_status(pool.status for pool in pools)
     total = _sum([pool.margin for pool in pools])
     available = sum((_withdrawable(pool) for pool in pools), ZERO)
     return MarginAnswer(
         **_figures(total, overall, available), exposures=_exposures(portfolio, pools),
         pools=[_pool(pool) for pool in pools],
-        explanation=[*explain(pools, portfolio.question.account.collateral, valuation, rules), *portfolio.notes])
+        explanation=[*explain(pools, portfolio.question.account.collateral, valuation, rules,
+                              _cures(portfolio, pools)), *portfolio.notes] if with_prices else [])
+
+
+def _cures(portfolio: _Portfolio, pools: Sequence[PoolFigures]) -> dict[str, Cure]:
+    """What closing the position that costs most would do for the pools that are called or liquidated."""
+    lines = portfolio.rules.thresholds
+    targets: dict[Status, Decimal] = {"margin-call": lines.cure, "liquidation": lines.stop, "bankrupt": lines.stop}
+    lots = {row.instrument: row.lot_size for row in portfolio.question.instruments}
+    found = {}
+    for pool, (_, balances, holdings) in zip(pools, portfolio.pools(), strict=True):
+        if pool.status in targets and pool.margin.positions:
+            held = max(pool.margin.positions, key=lambda row: row.maintenance_margin).holding
+            found[pool.pool] = Cure(held, size_to_target(
+                balances, holdings, held, portfolio.valuation.price_of, portfolio.rules, target=targets[pool.status],
+                lot_size=lots.get(held.instrument) or QUANTUM))
+    return found
 
 
 def _sum(margins: Sequence[PoolMargin]) -> PoolMargin:
@@ -408,7 +391,8 @@ def _sum(margins: Sequence[PoolMargin]) -> PoolMargin:
         account_equity=total("account_equity"), margin_equity=total("margin_equity"),
         collateral_value=total("collateral_value"), liabilities=total("liabilities"),
         unrealised_pnl=total("unrealised_pnl"), accrued=ZERO, initial_margin=total("initial_margin"),
-        maintenance_margin=total("maintenance_margin"), unpriced=(), positions=())
+        maintenance_margin=total("maintenance_margin"), unpriced=(), positions=(),
+        initial_equity=sum((margin.free + margin.initial_margin for margin in margins), ZERO))
 
 
 def _figures(margin: PoolMargin, status: Status, available: Decimal) -> dict[str, Any]:

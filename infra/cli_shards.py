@@ -28,6 +28,7 @@ from infra.cli_console import (
 )
 from infra.embedded import LedgerReader
 from infra.store.address import PostgresAddress
+from infra.streams.parts import noted_duty
 from ledger.amounts import rfc3339
 from projections import queries, reconciliation
 from projections.reconciliation import (
@@ -99,7 +100,8 @@ def reconcile(ledger: LedgerPaths, as_json: AsJson = False, as_csv: AsCsv = Fals
         readers = [stack.enter_context(open_reader(path)) for path in paths]
         models = [reader.read_models() for reader in readers]
         names = _names(paths)
-        found = reconciliation.reconcile([Ledger(*each) for each in zip(names, models, map(_streams, readers),
+        keeps = [noted_duty(reader.settings()).part for reader in readers]
+        found = reconciliation.reconcile([Ledger(*each) for each in zip(names, models, map(_streams, readers), keeps,
                                                                         strict=True)])
         rows = [_state(name, reader) for name, reader in zip(names, readers, strict=True)]
     parts = [

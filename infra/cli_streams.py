@@ -19,6 +19,7 @@ from infra.cli_console import REFUSED, AsJson, CommandFault, Output, Part, print
 from infra.embedded import LedgerReader, open_ledger, open_reader
 from infra.shard import Shard
 from infra.store.address import BadAddress, PostgresAddress, ledger_address
+from infra.streams.parts import HOUSE, ShardId
 from ledger.errors import LedgerUnreadable
 
 SHARD: Final = "{shard}"
@@ -81,27 +82,27 @@ def list_topics(bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.") -
     \b
     Example: clearing topics list
     """
-    from infra.streams.topics import describe, topics
+    from infra.streams.topics import ACCOUNTS, describe, topics
 
-    names = [topic.name for topic in topics(prefix, 1)]
     with _admin(bootstrap) as admin:
         found = {row["name"]: {"partitions": len(row["partitions"]), "topic_id": row["topic_id"]}
-                 for row in describe(admin, names)}
-    print_json({name: found.get(name) for name in names})
+                 for row in describe(admin, [topic.name for topic in topics(prefix, 2)])}
+    shards = found.get(prefix + ACCOUNTS, {"partitions": 1})["partitions"]
+    print_json({topic.name: found.get(topic.name) for topic in topics(prefix, shards)})
 
 
 # --- worker and relay --------------------------------------------------------------------------------------------
 
 
-def _address(ledger: str, shard: int) -> Any:
+def _address(ledger: str, shard: ShardId) -> Any:
     try:
         return ledger_address(ledger.replace(SHARD, str(shard)))
     except BadAddress as fault:
         raise CommandFault(f"--ledger: {fault}") from None
 
 
-def _opener(ledger: str) -> Callable[[int], AbstractContextManager[Shard]]:
-    def open_shard(shard: int) -> AbstractContextManager[Shard]:
+def _opener(ledger: str) -> Callable[[ShardId], AbstractContextManager[Shard]]:
+    def open_shard(shard: ShardId) -> AbstractContextManager[Shard]:
         address = _address(ledger, shard)
         if isinstance(address, PostgresAddress):
             from infra.served import open_shard as open_served
@@ -113,7 +114,7 @@ def _opener(ledger: str) -> Callable[[int], AbstractContextManager[Shard]]:
     return open_shard
 
 
-def _reader(ledger: str, shard: int) -> LedgerReader:
+def _reader(ledger: str, shard: ShardId) -> LedgerReader:
     from infra.streams.outflow import wait_for_ledger
 
     return wait_for_ledger(lambda: open_reader(_address(ledger, shard)), LEDGER_SECONDS_MAX)
@@ -181,7 +182,8 @@ def run_worker(
 
 
 def run_relay(
-        ledger: ShardLedgers, shard: Annotated[int, typer.Option("--shard", metavar="N", min=0, help="Which.")] = 0,
+        ledger: ShardLedgers, shard: Annotated[str, typer.Option(
+            "--shard", metavar="N", help="Which: the number of a partition of accounts, or house.")] = "0",
         bootstrap: Bootstrap = _SERVERS, prefix: Prefix = "clearing.") -> None:
     """Publish one shard's events, each exactly once, until stopped; for shards whose workers run with --no-relay.
 
@@ -193,7 +195,9 @@ def run_relay(
     from infra.streams.outflow import Fenced, Relay, RelayStopped
 
     _log_to_stderr()
-    reader = _reader(ledger, shard)
+    if shard != HOUSE and not (shard.isascii() and shard.isdigit()):
+        raise CommandFault(f"--shard: expected the number of a partition of accounts, or {HOUSE}, came {shard!r}")
+    reader = _reader(ledger, HOUSE if shard == HOUSE else int(shard))
     relay = Relay(reader, bootstrap, shard=f"shard-{shard}", prefix=prefix, on_hang=lambda: os._exit(1))
     with _until_signalled() as should_stop:
         try:

@@ -199,6 +199,10 @@ class LedgerReader:
         """The log's last position."""
         return int(self.ask(self.END)[0][0])
 
+    def settings(self) -> dict[str, str]:
+        """What the ledger notes of itself."""
+        return dict(self.ask("SELECT name, value FROM ledger_settings"))
+
     def tables(self) -> set[str]:
         """The tables that there are."""
         return {row[0] for row in self.ask(self.TABLES)}

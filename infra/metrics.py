@@ -40,26 +40,26 @@ class Vitals:
                                 ["shard", "what"], registry=self.registry)
         self.owned = Gauge("clearing_shards_owned", "Shards that this worker runs.", registry=self.registry)
         self._turned = time.monotonic()
-        self._lags: dict[int, int] = {}
+        self._lags: dict[int | str, int] = {}
 
     def turn(self, owned: int) -> None:
         """The loop turned."""
         self._turned = time.monotonic()
         self.owned.set(owned)
 
-    def stands(self, shard: int, position: int, lags: dict[tuple[str, int], int]) -> None:
+    def stands(self, shard: int | str, position: int, lags: dict[tuple[str, int], int]) -> None:
         """Where a shard stands."""
         self.position.labels(shard).set(position)
         for (topic, partition), lag in lags.items():
             self.lag.labels(shard, topic, partition).set(lag)
         self._lags[shard] = sum(lags.values())
 
-    def published(self, shard: int, position: int, end: int) -> None:
+    def published(self, shard: int | str, position: int, end: int) -> None:
         """Where a shard's relay stands."""
         self.relayed.labels(shard).set(position)
         self.relay_lag.labels(shard).set(max(0, end - position))
 
-    def forget(self, shard: int) -> None:
+    def forget(self, shard: int | str) -> None:
         """A shard was let go."""
         self._lags.pop(shard, None)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import unified_diff
 from functools import cache
 from inspect import cleandoc
@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from ledger.between_shards import BETWEEN
 from ledger.commands import COMMANDS, Command
 from ledger.errors import REJECTIONS
 from ledger.events import EVENTS, TOPICS, UPCASTS, Event
@@ -103,8 +104,14 @@ def page_text() -> str:
 def _records() -> Iterator[str]:
     yield "## Records\n"
     yield "Every record has `type`, `id` (a `price` with `sequence` may go without) and `time`; and further:\n"
+    yield _records_of(COMMANDS)
+    yield "The shards of one service send each other, by topics of the service's own:\n"
+    yield _records_of(BETWEEN)
+
+
+def _records_of(kinds: Mapping[str, type[Command]]) -> str:
     rows = []
-    for kind, command in COMMANDS.items():
+    for kind, command in kinds.items():
         fields = schema_of(command)
         names = [name for name in fields["properties"] if name not in Command.model_fields]
         required = [f"`{name}`" for name in names if name in fields["required"]]
@@ -112,7 +119,7 @@ def _records() -> Iterator[str]:
         outcomes = [_link(event.__name__) for event in EVENTS if event.ANSWERS == kind]
         asks = _doc(command).removeprefix(f"`{kind}`: ")
         rows.append([f"`{kind}`", asks, ", ".join(required), ", ".join(optional), ", ".join(outcomes)])
-    yield _table(["type", "asks", "fields", "optional", "outcome"], rows)
+    return _table(["type", "asks", "fields", "optional", "outcome"], rows)
 
 
 def _rejections() -> Iterator[str]:

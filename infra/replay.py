@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from infra.embedded import LedgerReader, open_reader
 from infra.store.address import PostgresAddress
+from infra.streams.parts import noted_duty
 from projections.audit import Difference, Row, compare_rows, replay
 from projections.read_model import ALL, ReadModels
 
@@ -64,7 +65,7 @@ def replay_ledger(ledger: str | Path | PostgresAddress, until: int | None = None
         end = reader.end()
         last = end if until is None else min(until, end)
         tell = None if progress is None else lambda position: progress(position, last)
-        report = replay(_Stored(reader), until=until, progress=tell)
+        report = replay(_Stored(reader), until=until, progress=tell, part=noted_duty(reader.settings()).part)
         differences = list(report.differences)
         if not differences and last == end:
             differences += _compare_views(reader)

@@ -24,6 +24,7 @@ from infra.streams.records import Delivered, Fault, Place, read
 from infra.venue import SOURCE as VENUE_SOURCE
 from infra.venue import SimulatedVenue
 from ledger.amounts import exact
+from ledger.between_shards import Part
 from ledger.clearing_house import ClearingHouse
 from ledger.commands import Command, RecordPrice
 from ledger.encoding import decode
@@ -37,6 +38,7 @@ from ledger.events import (
     Recorded,
     RecordRejected,
     TransferRefused,
+    TransferTurnedAway,
     WithdrawalRefused,
 )
 from ledger.facts import command_of
@@ -69,7 +71,7 @@ def outcome_of(recorded: Recorded) -> Outcome:
 
 _NOT_APPLIED: Final[Mapping[type[Event], OutcomeKind]] = {
     RecordRejected: "rejected", PriceRejected: "rejected", WithdrawalRefused: "refused", TransferRefused: "refused",
-    IsolatedMarginRefused: "refused", FundMovementRefused: "refused"}
+    IsolatedMarginRefused: "refused", FundMovementRefused: "refused", TransferTurnedAway: "refused"}
 
 
 class Shard:
@@ -103,6 +105,7 @@ class Shard:
         if not settings:
             self.store.put_settings({"format": FORMAT, "default_rulebook": "house:1"})
         require_format(settings)
+        self.house.part = cast(Part, settings.get("part", "whole"))
         head = self.store.head()
         if head is None or not self._open_from_snapshot(head, progress):
             self._fold(head, progress)
@@ -179,6 +182,16 @@ class Shard:
         """The Merkle root over all committed events."""
         return self.frontier.root()
 
+    def keep(self, part: Part, settings: Mapping[str, str]) -> None:
+        """Be the ledger of a part of a service. LedgerUnreadable where it has kept another one so far."""
+        if part == self.house.part:
+            return
+        if self.house.position:
+            raise LedgerUnreadable(f"expected a ledger that keeps the part {part!r} of a service, this one keeps "
+                                   f"{self.house.part!r}: it belongs to a service with another number of shards")
+        self.store.put_settings(settings)
+        self.house.part = part
+
     # --- sources -------------------------------------------------------------------------------------------------
 
     def claim(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -204,8 +217,11 @@ class Shard:
         while batch := list(islice(source, batch_size)):
             yield from self.apply(batch)
 
-    def apply(self, batch: Sequence[Delivered]) -> list[Outcome]:
-        """Apply one batch and commit it; the outcomes are durable when this returns."""
+    def apply(self, batch: Sequence[Delivered], *, passed: Iterable[Place] = ()) -> list[Outcome]:
+        """Apply one batch and commit it; the outcomes are durable when this returns.
+
+        `passed`: places of records that are none of this ledger's business, which its positions move over.
+        """
         if self._failed:
             raise BrokenInvariant("the writer stopped after a fault; open the ledger again to go on from its last "
                                   "commit")
@@ -216,19 +232,23 @@ class Shard:
         with exact():
             self._serve()
             outcomes = [self._apply(delivered) for delivered in batch]
+        for place in passed:
+            self._pass(place)
         self._commit()
         self._failed = False
         return outcomes
 
     def _apply(self, delivered: Delivered) -> Outcome:
-        place = delivered.place
+        self._pass(delivered.place)
+        outcome = self._decide(delivered)
+        self._serve()
+        return outcome
+
+    def _pass(self, place: Place) -> None:
         ordinal = place.line if place.offset is None else place.offset
         if ordinal is not None:
             partition = (place.source, place.partition or 0)
             self._moved[partition] = max(self._moved.get(partition, 0), ordinal + 1)
-        outcome = self._decide(delivered)
-        self._serve()
-        return outcome
 
     def _serve(self) -> None:
         """Let the venue answer open orders, one order at a time, until none is left."""

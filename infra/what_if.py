@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from infra.calculator import BadInput, MarginAnswer, answer, read_question
@@ -42,7 +43,7 @@ def read_move(text: str) -> Move:
     return move
 
 
-def moved(raw: bytes, moves: Iterable[Move]) -> MarginAnswer:
+def moved(raw: bytes, moves: Iterable[Move], *, with_prices: bool = True) -> MarginAnswer:
     """The calculator's answer with marks moved, each to 18 places, down; BadInput where a move names no mark."""
     document: dict[str, Any] = json.loads(raw)
     marks: dict[str, str] = dict(document["marks"])
@@ -54,7 +55,7 @@ def moved(raw: bytes, moves: Iterable[Move]) -> MarginAnswer:
             with exact():
                 price = divide_down(Decimal(marks[name]) * (100 + move.percent), Decimal(100), FINEST)
                 marks[name] = plain(min(max(price, PRICE_MIN), PRICE_MAX))
-    return answer(json.dumps({**document, "marks": marks}).encode())
+    return answer(json.dumps({**document, "marks": marks}).encode(), with_prices=with_prices)
 
 
 def what_if(raw: bytes, moves: Sequence[Move]) -> MarginAnswer:
@@ -63,12 +64,21 @@ def what_if(raw: bytes, moves: Sequence[Move]) -> MarginAnswer:
     return moved(raw, moves)
 
 
+def fine_grid(raw: bytes, name: str, steps: Sequence[Decimal], parts: int = 10) -> list[Mapping[str, Any]]:
+    """The grid with each step at which the status changes divided into equal parts."""
+    rows = grid(raw, name, steps)
+    between = [low + (high - low) * part / parts for low, high, (one, other) in zip(
+        steps, steps[1:], pairwise(row["status"] for row in rows), strict=False) if one != other
+        for part in range(1, parts)]
+    return sorted([*rows, *grid(raw, name, between)], key=lambda row: Decimal(row["move"]))
+
+
 def grid(raw: bytes, name: str = EVERY, steps: Sequence[Decimal] = GRID) -> list[Mapping[str, Any]]:
     """The account's figures at each step of one mark, or of every mark together, in percent."""
     read_question(raw)
     rows: list[Mapping[str, Any]] = []
     for step in steps:
-        found = moved(raw, [Move(name, step)])
+        found = moved(raw, [Move(name, step)], with_prices=False)
         rows.append({"move": plain(step), "status": found.status, "account_equity": found.account_equity,
                      "margin_equity": found.margin_equity, "initial_margin": found.initial_margin,
                      "maintenance_margin": found.maintenance_margin, "margin_ratio": found.margin_ratio,

@@ -19,9 +19,19 @@ from eventsourcing.persistence import ProcessRecorder
 from ledger import account as accounts
 from ledger import insurance_fund, liquidation, margin_call, records
 from ledger.account import AccountState, Stamp
+from ledger.between_shards import Part
 from ledger.commands import Command
 from ledger.errors import BrokenInvariant, Rejected
-from ledger.events import Cause, Event, Recorded, RecordRejected, ShortfallClaimed, TransferSent
+from ledger.events import (
+    Cause,
+    Event,
+    FundDrawn,
+    Recorded,
+    RecordRejected,
+    ShortfallClaimed,
+    ShortfallClaimReceived,
+    TransferSent,
+)
 from ledger.insurance_fund import FundState
 from ledger.margin_call import Standing
 from ledger.nomination import Everybody, Nominator
@@ -47,6 +57,8 @@ class ClearingHouse(States, Application[str]):
         self.nominator: Nominator = Everybody() if nominator is None else nominator
         # Events recorded and not yet taken by the writer.
         self.pending: list[Recorded] = []
+        # What this ledger keeps; a service of several shards sets it before the first record.
+        self.part: Part = "whole"
         # The event that answered an id of a source, where one did; the writer, who knows them, sets it.
         self.answered: Callable[[str, str], Event | None] = lambda source, name: None
         self.stamp = Stamp(0, Cause(source="", type=""))
@@ -143,7 +155,7 @@ class ClearingHouse(States, Application[str]):
                 return
             for event in events:
                 self.append(f"account:{account}", event)
-                if isinstance(event, ShortfallClaimed):
+                if isinstance(event, ShortfallClaimed) and self.part == "whole":
                     self._answer(event)
         raise BrokenInvariant(f"pool {pool} of {account} is not settled after {ROUNDS_MAX} steps")
 
@@ -179,11 +191,15 @@ class ClearingHouse(States, Application[str]):
         return margin_call.decide_call(standing, own=own)
 
     def _answer(self, claim: ShortfallClaimed) -> None:
-        """The house's part of a shortfall: the insurance fund pays what it holds."""
+        """The house's part of a shortfall, where it stands in the same log: the insurance fund pays what it holds."""
+        self.append(f"account:{claim.account}", liquidation.cover(claim, self.draw(claim)))
+
+    def draw(self, claim: ShortfallClaimed | ShortfallClaimReceived) -> FundDrawn:
+        """Record what the insurance fund pays of a claim."""
         fund = self.funds.get(("insurance", claim.asset)) or FundState("insurance", claim.asset)
         drawn = insurance_fund.decide_cover(fund, claim, time=self.stamp.time, cause=self.stamp.cause)
         self.append(f"fund:insurance:{claim.asset}", drawn)
-        self.append(f"account:{claim.account}", liquidation.cover(claim, drawn))
+        return drawn
 
     def settle(self, account: str) -> bool:
         """Record what the account's balances and positions have accrued, before its next event; whether there was any.

@@ -6,6 +6,7 @@ aggregates. Unknown fields are ignored, known ones are strict. This file never l
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -53,6 +54,17 @@ class PublishRulebook(Command):
     TYPE = "rulebook"
     rulebook: Id | dict[str, Any]
     effective: Time | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """As of every record; a whole rulebook that reads is compared by what it says, `1.50` as `1.5`."""
+        from ledger.errors import Rejected
+        from ledger.rulebook import read_rulebook  # which needs this file
+
+        facts = super().facts()
+        if isinstance(self.rulebook, dict):
+            with suppress(Rejected):  # one that does not read is compared as it came
+                facts["rulebook"] = read_rulebook(self.rulebook)
+        return facts
 
 
 class ListAsset(Command):

@@ -29,6 +29,7 @@ REJECTIONS: Final = {
     "unknown-deposit": "no such deposit of the account, or it was undone before",
     "unknown-withdrawal": "no withdrawal of this id is held for the account",
     "withdrawal-held": "a withdrawal of this id, from another source, is held for the account",
+    "unknown-claim": "no such claim of this shard is open",
     "no-position": "the account has no such isolated position",
     "wrong-side": "the position side does not fit the account's position mode",
 }

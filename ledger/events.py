@@ -492,6 +492,50 @@ class TransferReceived(Event):
     balance: Number
 
 
+class TransferArrived(Event):
+    """Collateral came from another shard's account. `TransferReceived`, which follows, carries the postings."""
+
+    TOPIC = "clearing.transfer-arrived:1"
+    ANSWERS = "transfer-arrival"
+
+    account: str
+    from_account: str
+    from_shard: int
+    asset: str
+    amount: Number
+    transfer_id: str
+
+
+class TransferTurnedAway(Event):
+    """Collateral came from another shard for an account, or in an asset, that is unknown here; it goes back."""
+
+    TOPIC = "clearing.transfer-turned-away:1"
+    ANSWERS = "transfer-arrival"
+
+    account: str
+    from_account: str
+    from_shard: int
+    asset: str
+    amount: Number
+    transfer_id: str
+    reason: Literal["unknown-account", "unknown-asset"]
+
+
+class TransferReturned(Event):
+    """Collateral that another shard turned away is the sender's again. Postings: in-transit -, account +."""
+
+    TOPIC = "clearing.transfer-returned:1"
+    ANSWERS = "transfer-return"
+
+    account: str
+    to_account: str
+    asset: str
+    amount: Number
+    transfer_id: str
+    reason: Literal["unknown-account", "unknown-asset"]
+    balance: Number
+
+
 class TransferRefused(Event):
     """A transfer beyond what is withdrawable, with that amount, the reason and the evidence."""
 
@@ -829,6 +873,32 @@ class ShortfallClaimed(Event):
     evidence: Evidence
 
 
+class ShortfallClaimReceived(Event):
+    """The house's ledger took note of an account shard's claim; what its fund draws follows."""
+
+    TOPIC = "clearing.shortfall-claim-received:1"
+    ANSWERS = "shortfall-claim"
+
+    account: str
+    claim_id: str
+    asset: str
+    amount: Number
+
+
+class ShortfallAnswered(Event):
+    """The house answered a claim of this shard. `ShortfallCovered`, which follows, carries the postings."""
+
+    TOPIC = "clearing.shortfall-answered:1"
+    ANSWERS = "shortfall-answer"
+
+    account: str
+    claim_id: str
+    asset: str
+    claimed: Number
+    fund: FundName
+    covered: Number
+
+
 class ShortfallCovered(Event):
     """What the funds paid of a claim. Postings: shortfall +, fund -; `uncovered` stays open in `shortfall`."""
 
@@ -912,7 +982,8 @@ EVENTS: tuple[type[Event], ...] = (
     InterestSettled, PositionSettled, MarginWarned, WarningEnded, MarginCallIssued, MarginCallMet,
     MarginCallWithdrawn, MarginCallExpired, MarginCallSuperseded, LiquidationStarted, LiquidationOrderPlaced,
     LiquidationOrderCancelled, CollateralConverted, ShortfallClaimed, ShortfallCovered, LiquidationCompleted,
-    FundMoved, FundMovementRefused, FundDrawn)
+    FundMoved, FundMovementRefused, FundDrawn, TransferArrived, TransferTurnedAway, TransferReturned,
+    ShortfallClaimReceived, ShortfallAnswered)
 TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in EVENTS}
 
 # Topics of the past -> how their JSON object becomes that of the next version. Empty until an event changes.

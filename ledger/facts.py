@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ledger.between_shards import BETWEEN
 from ledger.commands import COMMANDS, Command
 from ledger.errors import BrokenInvariant
 from ledger.events import Event, RecordRejected, RulebookPublished
@@ -20,7 +21,7 @@ def command_of(event: Event) -> Command | None:
     """The command that an event answers; None for decisions and for rejected records."""
     if event.ANSWERS is None or isinstance(event, RecordRejected):
         return None
-    kind = COMMANDS[event.ANSWERS]
+    kind = COMMANDS.get(event.ANSWERS) or BETWEEN[event.ANSWERS]
     if event.cause.time is None:
         raise BrokenInvariant(f"{event.TOPIC} answers a record without a time")
     renamed = _RENAMED.get(type(event), {})

@@ -12,7 +12,15 @@ from typing import NamedTuple
 from ledger.amounts import ZERO, plain
 from ledger.commands import MoveFund
 from ledger.errors import BrokenInvariant
-from ledger.events import Cause, Event, FundDrawn, FundMoved, FundMovementRefused, ShortfallClaimed
+from ledger.events import (
+    Cause,
+    Event,
+    FundDrawn,
+    FundMoved,
+    FundMovementRefused,
+    ShortfallClaimed,
+    ShortfallClaimReceived,
+)
 
 
 class FundState(NamedTuple):
@@ -37,7 +45,8 @@ def decide_move(state: FundState, command: MoveFund, *, time: int, cause: Cause)
                      after=state.balance + change)
 
 
-def decide_cover(state: FundState, claim: ShortfallClaimed, *, time: int, cause: Cause) -> FundDrawn:
+def decide_cover(state: FundState, claim: ShortfallClaimed | ShortfallClaimReceived, *, time: int,
+                 cause: Cause) -> FundDrawn:
     """Pay a claim as far as the fund reaches (possibly nothing)."""
     amount = max(ZERO, min(claim.amount, state.balance))
     return FundDrawn(time=time, cause=cause, fund="insurance", asset=claim.asset, account=claim.account,

@@ -26,6 +26,7 @@ from ledger.events import (
     ShortfallClaimed,
     ShortfallCovered,
     TransferReceived,
+    TransferReturned,
     TransferSent,
     WithdrawalCancelled,
     WithdrawalHeld,
@@ -92,7 +93,7 @@ def _lines(event: Event) -> list[Posting]:
         case TransferSent():
             return [Posting(ACCOUNT, event.asset, -event.amount, event.account, CROSS),
                     Posting(IN_TRANSIT, event.asset, event.amount)]
-        case TransferReceived():
+        case TransferReceived() | TransferReturned():
             return [Posting(ACCOUNT, event.asset, event.amount, event.account, CROSS),
                     Posting(IN_TRANSIT, event.asset, -event.amount)]
         case IsolatedMarginMoved():

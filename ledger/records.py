@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from ledger import account as accounts
 from ledger import asset as assets
-from ledger import fill, insurance_fund, movement
+from ledger import between_shards, fill, insurance_fund, movement
 from ledger import market as markets
 from ledger.account import AccountState
 from ledger.amounts import ZERO
 from ledger.asset import AssetState
+from ledger.between_shards import AnswerShortfall, ClaimShortfall, TakeBackTransfer, TakeTransfer
 from ledger.commands import (
     CancelWithdrawal,
     ChangeSettings,
@@ -118,7 +119,8 @@ def _admit_cash(house: ClearingHouse, command: Deposit | Withdraw) -> None:
 
 def _admit_transfer(house: ClearingHouse, command: Transfer) -> None:
     _account(house, command.account)
-    _account(house, command.to_account, "to_account")
+    if house.part == "whole":
+        _account(house, command.to_account, "to_account")
     _asset(house, command.asset)
 
 
@@ -280,7 +282,8 @@ def _apply_transfer(house: ClearingHouse, command: Transfer) -> Recorded:
     margin, refusal = _refusal(house, state, command.asset, command.amount)
     outcome = house.append(f"account:{command.account}", movement.decide_transfer(
         state, command, house.stamp, refusal, lambda: house.evidence(state, CROSS, margin)))
-    if isinstance(outcome.event, TransferSent):
+    # An account that another shard keeps is reached by a record of its own.
+    if isinstance(outcome.event, TransferSent) and command.to_account in house.accounts:
         house.settle(command.to_account)
         house.append(f"account:{command.to_account}", movement.receive(
             house.accounts[command.to_account], outcome.event, house.stamp))
@@ -296,6 +299,55 @@ def _apply_isolated_margin(house: ClearingHouse, command: MoveIsolatedMargin) ->
     return house.append(f"account:{command.account}", movement.decide_isolated_margin(
         state, command, house.stamp, asset=asset, refusal=refusal,
         evidence=lambda: house.evidence(state, source, margin)))
+
+
+# --- between shards ----------------------------------------------------------------------------------------------
+
+
+def _admit_between(house: ClearingHouse, command: ClaimShortfall | TakeTransfer) -> None:
+    between_shards.require_part(house.part, command)
+
+
+def _admit_answer(house: ClearingHouse, command: AnswerShortfall) -> None:
+    between_shards.require_part(house.part, command)
+    between_shards.require_open_claim(house.claims.get(command.claim_id), command)
+
+
+def _admit_return(house: ClearingHouse, command: TakeBackTransfer) -> None:
+    between_shards.require_part(house.part, command)
+    _account(house, command.account)
+    _asset(house, command.asset)
+
+
+def _apply_claim(house: ClearingHouse, command: ClaimShortfall) -> Recorded:
+    received = between_shards.receive_claim(command, house.stamp)
+    outcome = house.append("claims", received)
+    house.draw(received)
+    return outcome
+
+
+def _apply_answer(house: ClearingHouse, command: AnswerShortfall) -> Recorded:
+    house.settle(command.account)
+    answered, covered = between_shards.answer_claim(command, house.stamp)
+    outcome = house.append(f"account:{command.account}", answered)
+    house.append(f"account:{command.account}", covered)
+    return outcome
+
+
+def _apply_arrival(house: ClearingHouse, command: TakeTransfer) -> Recorded:
+    if command.account in house.accounts:
+        house.settle(command.account)
+    taken = between_shards.take_transfer(house.accounts.get(command.account), command, house.stamp,
+                                         is_listed=command.asset in house.assets)
+    if not isinstance(taken, tuple):
+        return house.append("transfers", taken)
+    outcome = house.append(f"account:{command.account}", taken[0])
+    house.append(f"account:{command.account}", taken[1])
+    return outcome
+
+
+def _apply_return(house: ClearingHouse, command: TakeBackTransfer) -> Recorded:
+    return _append_to(house, command.account, between_shards.take_back, command)
 
 
 # --- accounts ----------------------------------------------------------------------------------------------------
@@ -412,7 +464,8 @@ _ADMITTED: dict[type[Command], Callable[[ClearingHouse, Any], None]] = {
     PlaceOrder: _admit_order, ReportOrder: _admit_of_account, MoveFunding: _admit_funding,
     SettleMarket: _admit_settlement, ListAsset: _admit_asset, SetInterestRate: _admit_in_asset,
     ListInstrument: _admit_instrument, MoveFund: _admit_in_asset, PublishRulebook: _admit_rulebook,
-    Halt: _admit_halt, Resume: _admit_halt}
+    Halt: _admit_halt, Resume: _admit_halt, ClaimShortfall: _admit_between, TakeTransfer: _admit_between,
+    AnswerShortfall: _admit_answer, TakeBackTransfer: _admit_return}
 
 _APPLIED: dict[type[Command], Callable[[ClearingHouse, Any], Recorded]] = {
     PostFill: _apply_fill, RecordPrice: _apply_price, Deposit: _apply_deposit, Withdraw: _apply_withdrawal,
@@ -421,4 +474,5 @@ _APPLIED: dict[type[Command], Callable[[ClearingHouse, Any], Recorded]] = {
     PlaceOrder: _apply_order, ReportOrder: _apply_result, MoveFunding: _apply_funding,
     SettleMarket: _apply_settlement, ListAsset: _apply_asset, SetInterestRate: _apply_rates,
     ListInstrument: _apply_instrument, MoveFund: _apply_fund, PublishRulebook: _apply_rulebook,
-    Halt: _apply_halt, Resume: _apply_resume, MoveClock: _apply_clock}
+    Halt: _apply_halt, Resume: _apply_resume, MoveClock: _apply_clock, ClaimShortfall: _apply_claim,
+    AnswerShortfall: _apply_answer, TakeTransfer: _apply_arrival, TakeBackTransfer: _apply_return}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,10 +22,13 @@ from ledger.events import Cause, RulebookPublished
 from ledger.risk.collateral import CollateralBlock, ValueTiers
 from ledger.risk.liquidation import LiquidationRule
 from ledger.risk.margin import Thresholds
+from ledger.risk.open_interest import OpenInterestFraction
 from ledger.risk.oracle import OracleRule
 from ledger.risk.orders import OrderMargin
 from ledger.risk.pool import BorrowTiers, PoolRule
 from ledger.risk.requirement import Brackets, RequirementBlock
+from ledger.risk.scenario import Scenarios
+from ledger.risk.surroundings import PoolScaled
 
 DEFAULT_NAME, DEFAULT_VERSION = "house", 1
 ANY = "*"
@@ -47,6 +51,8 @@ class AssetRow(BaseModel):
 
     collateral: CollateralBlock = Field(discriminator="variant")
     borrow: BorrowTiers | None = None
+    # Needs the deposits of all accounts, so that no ledger runs under it.
+    scaling: PoolScaled | None = None
 
 
 class InstrumentRow(BaseModel):
@@ -86,7 +92,35 @@ class Rulebook(BaseModel):
         if self.orders is not None and self.pool is not None and self.pool.orders is not None:
             raise PydanticCustomError("orders", "expected the margin of open orders in `orders` or in `pool.orders`, "
                                       "came both", {})
+        scaled = [name for name, row in self.assets.items() if row.scaling is not None]
+        if scaled and self.pool is None:
+            raise PydanticCustomError("scaling", "expected a `pool` where assets.{name} has a `scaling`, came none",
+                                      {"name": scaled[0]})
+        self._check_portfolio()
         return self
+
+    def _check_portfolio(self) -> None:
+        """Positions that are revalued together have one grid, and offsets name what is there."""
+        blocks = {name: row.requirement for name, row in self.instruments.items()
+                  if isinstance(row.requirement, Scenarios)}
+        rule = None if self.pool is None else self.pool.portfolio
+        if blocks and rule is None:
+            raise PydanticCustomError("portfolio", "expected `pool.portfolio` where instruments.{name}.requirement is "
+                                      "`scenarios:1`, came none", {"name": next(iter(blocks))})
+        first: dict[str, str] = {}
+        for name, block in blocks.items():
+            if block.underlying is None:
+                continue
+            other = first.setdefault(block.underlying, name)
+            if block.grid != blocks[other].grid:
+                raise PydanticCustomError(
+                    "grid", "expected one grid, minimum, multiple and sizes for underlying {underlying}; those of "
+                    "instruments.{name}.requirement are not those of instruments.{other}.requirement",
+                    {"underlying": block.underlying, "name": name, "other": other})
+        named = set() if rule is None or rule.offsets is None else rule.offsets.named
+        if unknown := sorted(named - first.keys()):
+            raise PydanticCustomError("offsets", "expected pool.portfolio.offsets.credits to name underlyings of "
+                                      "instruments, came {name}", {"name": unknown[0]})
 
     @cached_property
     def is_screened(self) -> bool:
@@ -94,6 +128,19 @@ class Rulebook(BaseModel):
         return (self.pool is None
                 and all(isinstance(row.requirement, Brackets) for row in self.instruments.values())
                 and all(isinstance(row.collateral, ValueTiers) and row.borrow is None for row in self.assets.values()))
+
+    @cached_property
+    def beyond_one_account(self) -> tuple[str, ...]:
+        """The paths of the blocks that ask for what one account's figures do not hold.
+
+        The calculator is told it; a ledger keeps none of it, and takes no rulebook with such a block.
+        """
+        found = [f"instruments.{name}.requirement" for name, row in self.instruments.items()
+                 if isinstance(row.requirement, OpenInterestFraction)]
+        found += [f"assets.{name}.scaling" for name, row in self.assets.items() if row.scaling is not None]
+        if self.pool is not None and self.pool.initial_prices is not None:
+            found.append("pool.initial_prices")
+        return tuple(found)
 
     def collateral(self, asset: str) -> CollateralBlock:
         """The haircuts of an asset; those of `*` where it has no row."""
@@ -103,28 +150,50 @@ class Rulebook(BaseModel):
         """The margins of an instrument; those of `*` where it has no row."""
         return (self.instruments.get(instrument) or self.instruments[ANY]).requirement
 
+    def scaling(self, asset: str) -> PoolScaled | None:
+        """How deposits of all cut an asset as collateral of new risk; that of `*` where it has no row."""
+        return (self.assets.get(asset) or self.assets[ANY]).scaling
+
     def borrowing(self, asset: str) -> BorrowTiers | None:
         """What a borrowed balance of an asset requires; that of `*` where it has no row."""
         return (self.assets.get(asset) or self.assets[ANY]).borrow
 
 
-@lru_cache(maxsize=64)
-def shipped(name: str, version: int | None = None) -> Rulebook | None:
-    """A rulebook that comes with the package, its latest version unless one is named; None where there is none."""
+def _files() -> dict[tuple[str, int], Traversable]:
     found = {}
     for entry in (files("ledger") / "rulebooks").iterdir():
         stem, _, number = entry.name.removesuffix(".json").rpartition("-")
-        if entry.name.endswith(".json") and stem == name and number.isdigit():
-            found[int(number)] = entry
-    wanted = max(found, default=0) if version is None else version
-    return Rulebook.model_validate_json(found[wanted].read_text("utf-8")) if wanted in found else None
+        if entry.name.endswith(".json") and number.isdigit():
+            found[stem, int(number)] = entry
+    return found
+
+
+@lru_cache(maxsize=64)
+def shipped(name: str, version: int | None = None) -> Rulebook | None:
+    """A rulebook that comes with the package; None where there is none.
+
+    Unless a version is named the latest, of the default rulebook the one that is in force without a record.
+    """
+    found = {number: entry for (stem, number), entry in _files().items() if stem == name}
+    if version is None:
+        version = DEFAULT_VERSION if name == DEFAULT_NAME else max(found, default=0)
+    return Rulebook.model_validate_json(found[version].read_text("utf-8")) if version in found else None
+
+
+def named(text: str) -> Rulebook | None:
+    """A shipped rulebook by name, `house`, or by name and version, `house-2`; None where there is none."""
+    stem, _, number = text.rpartition("-")
+    return shipped(text) or (shipped(stem, int(number)) if stem and number.isdecimal() else None)
 
 
 def shipped_names() -> list[str]:
     """The names of all rulebooks that come with the package."""
-    stems = (entry.name.removesuffix(".json") for entry in (files("ledger") / "rulebooks").iterdir()
-             if entry.name.endswith(".json"))
-    return sorted({stem.rpartition("-")[0] for stem in stems})
+    return sorted({name for name, _ in _files()})
+
+
+def shipped_versions() -> list[tuple[str, int]]:
+    """The names and versions of all rulebooks that come with the package."""
+    return sorted(_files())
 
 
 def read_rulebook(content: dict[str, Any]) -> Rulebook:
@@ -177,13 +246,17 @@ class RulebookState(NamedTuple):
 def decide_publish(state: RulebookState, command: PublishRulebook, cause: Cause, log_time: int) -> RulebookPublished:
     """Publish a rulebook. Rejected: not well formed, unknown name, or a version that is taken by other content."""
     if isinstance(command.rulebook, str):
-        found = shipped(command.rulebook)
+        found = named(command.rulebook)
         if found is None:
             raise Rejected("unknown-rulebook", f"expected the name of a shipped rulebook, came {command.rulebook!r}",
                            field="rulebook")
         rulebook = found
     else:
         rulebook = read_rulebook(command.rulebook)
+    if rulebook.beyond_one_account:
+        path = f"rulebook.{rulebook.beyond_one_account[0]}"
+        raise Rejected("rulebook", f"{path}: expected a block that one account's figures suffice for, since the ledger "
+                       "keeps no open interest, deposits of all or averages, came one for the calculator", field=path)
     # The default is in force without a record; what else is shipped may grow and change nothing here.
     for other in (shipped(DEFAULT_NAME, DEFAULT_VERSION), *(row.rulebook for row in state.publications)):
         if other is not None and (other.name, other.version) == (rulebook.name, rulebook.version) and (

@@ -23,7 +23,9 @@ from ledger.account import AccountState
 from ledger.amounts import plain
 from ledger.asset import AssetState
 from ledger.commands import HaltedWhat
+from ledger.encoding import decode, encode
 from ledger.errors import LedgerUnreadable
+from ledger.events import Event, ShortfallClaimed
 from ledger.insurance_fund import FundState
 from ledger.market import MarketState
 from ledger.nomination import PoolPlace
@@ -59,6 +61,9 @@ def _codec(kind: Any) -> Codec:
     if kind is Rulebook:
         return (lambda value: value.model_dump(mode="json", exclude_none=True),
                 lambda value: Rulebook.model_validate_json(json.dumps(value)), None)
+    if isinstance(kind, type) and issubclass(kind, Event):
+        return (lambda value: [value.TOPIC, encode(value).decode()], lambda value: decode(value[0], value[1].encode()),
+                None)
     if origin in (Union, types.UnionType):
         return _optional(kind, parts)
     if origin in (dict, Mapping):
@@ -137,6 +142,7 @@ _FIELDS: Final[dict[str, Any]] = {
     "rulebooks": RulebookState,
     "halts": set[tuple[str, HaltedWhat]],
     "open_orders": dict[str, PoolPlace],
+    "claims": dict[str, ShortfallClaimed],
     "bearing": set[str],
     "timers": list[tuple[int, str, str, str]],
 }

@@ -37,6 +37,8 @@ from ledger.events import (
     Resumed,
     RulebookPublished,
     RulebookVersion,
+    ShortfallClaimed,
+    ShortfallCovered,
     Trigger,
 )
 from ledger.house import House
@@ -70,6 +72,8 @@ class States:
         self.house = House()
         # Open liquidation orders, oldest first: order id -> (account, pool).
         self.open_orders: dict[str, PoolPlace] = {}
+        # Claims that no fund has answered yet, by id.
+        self.claims: dict[str, ShortfallClaimed] = {}
         # Assets that bear or ever bore interest.
         self.bearing: set[str] = set()
         # (deadline, call or order id, account, pool), a heap.
@@ -320,6 +324,10 @@ class States:
             self._forget_closed_order(event.liquidation_order_id)
         elif isinstance(event, PositionSettled):
             self.house.settle(event)
+        elif isinstance(event, ShortfallClaimed):
+            self.claims[event.claim_id] = event
+        elif isinstance(event, ShortfallCovered):
+            self.claims.pop(event.claim_id, None)
 
     def _halt(self, event: Event) -> None:
         if isinstance(event, Halted):

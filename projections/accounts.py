@@ -32,7 +32,9 @@ from ledger.events import (
     OrderReserved,
     PositionSettled,
     Recorded,
+    ShortfallClaimReceived,
     TradingSettingsChanged,
+    TransferTurnedAway,
     WarningEnded,
     WithdrawalCancelled,
     WithdrawalHeld,
@@ -164,8 +166,10 @@ SETTINGS: Final = Table("view_settings", SettingRow, key=("account", "instrument
 ORDERS: Final = Table("view_orders", OrderRow, key=("account", "order_id"))
 HOLDS: Final = Table("view_holds", HoldRow, key=("account", "withdrawal"))
 
-# The events of an account are those that name one, but for the fund's own note of a draw.
-ACCOUNT_EVENTS: Final = tuple(event for event in EVENTS if "account" in event.model_fields and event is not FundDrawn)
+# The events of an account are those that name one, but for these, which stand in other streams.
+_ELSEWHERE: Final = (FundDrawn, ShortfallClaimReceived, TransferTurnedAway)
+ACCOUNT_EVENTS: Final = tuple(event for event in EVENTS
+                              if "account" in event.model_fields and event not in _ELSEWHERE)
 
 
 class Accounts(ReadModel):

@@ -26,6 +26,7 @@ from ledger.events import (
     Recorded,
     TransferReceived,
     TransferRefused,
+    TransferReturned,
     TransferSent,
     WithdrawalCancelled,
     WithdrawalHeld,
@@ -91,7 +92,8 @@ class MovementLine(NamedTuple):
     """A movement of collateral; `amount` is signed as the account has it.
 
     `kind`: deposit, deposit-reversed, withdrawal, withdrawal-held, withdrawal-settled (moves nothing of the account's
-    any more), withdrawal-cancelled, transfer-sent, transfer-received, isolated-margin (into the pool from the cross
+    any more), withdrawal-cancelled, transfer-sent, transfer-received,
+    transfer-returned (another shard turned it away), isolated-margin (into the pool from the cross
     pool, or back; where it was refused, the asset is not told), conversion. `counterpart` is the other account, pool
     or asset; `reference` the id of the transfer, of the withdrawal held, of the deposit undone, or of the liquidation.
     """
@@ -166,6 +168,9 @@ class Activity(ReadModel):
                 recorded, "transfer-sent", -event.amount, counterpart=event.to_account, reference=event.transfer_id),
             TransferReceived: lambda recorded, event: self._move(
                 recorded, "transfer-received", event.amount, counterpart=event.from_account,
+                reference=event.transfer_id),
+            TransferReturned: lambda recorded, event: self._move(
+                recorded, "transfer-returned", event.amount, counterpart=event.to_account,
                 reference=event.transfer_id),
             WithdrawalRefused: lambda recorded, event: self._move(
                 recorded, "withdrawal-held" if event.hold else "withdrawal", -event.amount, outcome=REFUSED),

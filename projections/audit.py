@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from typing import Final, NamedTuple, Protocol
 
 from ledger.amounts import exact, rfc3339
+from ledger.between_shards import Part
 from ledger.clearing_house import ClearingHouse
 from ledger.encoding import decode, encode
 from ledger.errors import BrokenInvariant, LedgerUnreadable, Rejected
@@ -78,8 +79,8 @@ class Report(NamedTuple):
 class _Replay:
     """One pass over a log."""
 
-    def __init__(self, ledger: StoredLedger, until: int | None) -> None:
-        self.ledger, self.until = ledger, until
+    def __init__(self, ledger: StoredLedger, until: int | None, part: Part) -> None:
+        self.ledger, self.until, self.part = ledger, until, part
         self.house = self._empty_house()
         self.frontier = Frontier()
         self.leaves = bytearray()
@@ -92,7 +93,7 @@ class _Replay:
 
     def _empty_house(self) -> ClearingHouse:
         house = ClearingHouse(nominator=Book())
-        house.answered = self._answer_to
+        house.answered, house.part = self._answer_to, self.part
         return house
 
     def _answer_to(self, source: str, name: str) -> Event | None:
@@ -279,9 +280,12 @@ def _around(expected: str, came: str) -> tuple[str, str]:
 
 
 def replay(ledger: StoredLedger, *, until: int | None = None, progress: Callable[[int], None] | None = None,
-           ) -> Report:
-    """Derive a log anew, up to a position or whole. Differences are listed in log order, tables last."""
-    run = _Replay(ledger, until)
+           part: Part = "whole") -> Report:
+    """Derive a log anew, up to a position or whole. Differences are listed in log order, tables last.
+
+    `part`: what the ledger keeps, as its settings say.
+    """
+    run = _Replay(ledger, until, part)
     for group in run.groups(progress):
         run.check(group)
     run.check_tables()

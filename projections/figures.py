@@ -18,6 +18,7 @@ from ledger.risk.liquidation import bankruptcy_price, liquidation_price, reprice
 from ledger.risk.margin import Holding, PoolMargin, PositionMargin, PriceOf, Rules, Status, evaluate_pool, status
 from ledger.risk.open_orders import OpenOrder
 from ledger.risk.requirement import Brackets
+from ledger.risk.surroundings import NOTHING_KNOWN, Surroundings
 
 
 class Valuation:
@@ -74,20 +75,23 @@ class PoolFigures(NamedTuple):
 
 
 def pool_figures(pool: str, balances: Mapping[str, Decimal], holdings: Iterable[Holding], valuation: Valuation,
-                 rules: Rules, orders: Iterable[OpenOrder] = ()) -> PoolFigures:
+                 rules: Rules, orders: Iterable[OpenOrder] = (), around: Surroundings = NOTHING_KNOWN, *,
+                 with_prices: bool = True) -> PoolFigures:
     """The figures of one pool; exact but for the prices, which are rounded to 18 places (`ledger.risk.liquidation`).
 
     Open orders count in the margins, not in the prices: they are cancelled before anything is liquidated.
-    Either price is that of the position's instrument alone, all other marks as they are; None where there is none.
+    Either price is that of the position's instrument alone, all other marks as they are; None where there is none,
+    and for all without `with_prices`, which saves most of the time.
     """
     kept = list(holdings)
-    margin = evaluate_pool(balances, kept, valuation.price_of, rules, orders=orders)
+    margin = evaluate_pool(balances, kept, valuation.price_of, rules, orders=orders, around=around)
     shares = {row.holding[:3]: row for row in margin.positions}
     rows = []
     for holding in kept:
         share = shares.get(holding[:3])
         # What a price would do to an equity that is not known whole cannot be said.
-        prices = (None, None) if margin.unpriced else _prices(balances, kept, holding, valuation, rules)
+        is_asked = with_prices and not margin.unpriced
+        prices = _prices(balances, kept, holding, valuation, rules) if is_asked else (None, None)
         rows.append(PositionFigures(holding, share, *prices))
     return PoolFigures(pool, margin, status(margin, rules.thresholds), tuple(rows))
 

@@ -13,11 +13,12 @@ from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
 from ledger.amounts import ZERO, exact, plain
+from ledger.between_shards import Part
 from ledger.encoding import decode
 from ledger.events import MarketSettled, PriceRecorded, PriceRejected
 from ledger.postings import IN_TRANSIT, fund_owner
 from projections.database import Connection
-from projections.funds import FUNDS
+from projections.funds import DRAW, FUND_MOVEMENTS, FUNDS, SHORTFALLS
 from projections.journal import TRIAL_BALANCE
 from projections.markets import MARKETS
 from projections.queries import select
@@ -31,11 +32,12 @@ Stream = Callable[[str], Iterable[tuple[int, str, bytes]]]
 
 
 class Ledger(NamedTuple):
-    """One of the ledgers: its name in the report, its read models, and how its streams are read."""
+    """One of the ledgers: its name in the report, its read models, how its streams are read, and what it keeps."""
 
     name: str
     models: Connection
     stream: Stream
+    keeps: Part = "whole"
 
 
 class Difference(NamedTuple):
@@ -125,7 +127,9 @@ def reconcile(ledgers: Sequence[Ledger]) -> Reconciliation:
         trades = _trades(ledgers, differences)
         owners, sums = _balances(ledgers, differences)
         funds = _funds(ledgers, owners, differences)
-        markets = _markets(ledgers, differences)
+        _claims(ledgers, differences)
+        # The house is told of no market.
+        markets = _markets([ledger for ledger in ledgers if ledger.keeps != "house"], differences)
     return Reconciliation(trades, owners, sums, funds, markets, differences)
 
 
@@ -181,6 +185,27 @@ def _funds(ledgers: Sequence[Ledger], owners: Sequence[OwnerTotal], differences:
     differences += [Difference("fund", f"{row.fund} in {row.asset}", f"{plain(row.by_journal)} as in the journals",
                                plain(row.balance)) for row in funds if row.balance != row.by_journal]
     return funds
+
+
+def _claims(ledgers: Sequence[Ledger], differences: list[Difference]) -> None:
+    """Where a house keeps the funds: claims that it has not answered, and answers that have not arrived."""
+    houses = [ledger for ledger in ledgers if ledger.keeps == "house"]
+    if not houses:
+        return
+    drawn: dict[tuple[str | None, str | None], Decimal] = {}
+    for house in houses:
+        for row in select(house.models, FUND_MOVEMENTS):
+            if row.kind == DRAW:
+                drawn[row.account, row.claim_id] = -Decimal(row.amount)
+    for ledger in ledgers:
+        for claim in select(ledger.models, SHORTFALLS):
+            subject = f"{claim.claim_id} of {claim.account} in {ledger.name}"
+            answer = drawn.get((claim.account, claim.claim_id))
+            if answer is None:
+                differences.append(Difference("claim", subject, "an answer of the house", "none"))
+            elif answer != claim.covered:
+                differences.append(Difference("claim", subject, f"{plain(answer)} {claim.asset} as the house paid",
+                                              plain(claim.covered)))
 
 
 # --- marks -------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def find_java() -> str:
 def jars(folder: Path | None = None) -> Path:
     """The folder with the broker's class path, fetched at the first use."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    target = folder or cache / "clearing-ledger" / f"kafka-{VERSION}"
+    target = folder or cache / "clearing-ledger" / f"kafka-{VERSION}-with-tools"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def _fetch(target: Path) -> None:
                    f"-DoutputDirectory={target}"]
     elif shutil.which("jgo"):
         command = ["jgo", "--resolve-only", "--link", "copy", "--cache-dir", str(target),
-                   f"org.apache.kafka:kafka_2.13:{VERSION}"]
+                   f"org.apache.kafka:kafka_2.13:{VERSION}+org.apache.kafka:kafka-tools:{VERSION}"]
     else:
         raise NoKafka("expected `mvn` or `jgo` on the PATH to fetch Apache Kafka, found neither; or name a cluster "
                       "with KAFKA_BOOTSTRAP_SERVERS")

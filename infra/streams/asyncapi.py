@@ -29,7 +29,7 @@ OUTPUTS: Final[dict[str, tuple[type[Event], ...]]] = {
 _TEXT: Final = {"type": "string"}
 _HEADERS: Final = {"type": "object", "properties": {
     name: _TEXT for name in ("ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "ce_subject",
-                             "content-type")}}
+                             "content-type", "traceparent")}}
 
 
 def document() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 
 from infra.embedded import LedgerReader
+from infra.streams.parts import ShardId, shards_of
 from infra.streams.topics import ACCOUNTS, CONTROL, describe, topics
 from ledger.errors import LedgerUnreadable
 
@@ -29,7 +30,7 @@ class Check(NamedTuple):
 class Standing(NamedTuple):
     """Where a shard stands: its log, its relay, and what it has still to read."""
 
-    shard: int
+    shard: ShardId
     owner: str | None
     epoch: int
     position: int
@@ -38,7 +39,7 @@ class Standing(NamedTuple):
     stream_lag: int | None
 
 
-def checks(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[int], LedgerReader]) -> Iterator[Check]:
+def checks(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[ShardId], LedgerReader]) -> Iterator[Check]:
     """All checks, in the order in which their faults are worth mending."""
     crc = find_spec("crc32c") is not None
     yield Check("crc32c", crc, "installed" if crc else "missing", "" if crc else
@@ -46,7 +47,7 @@ def checks(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[int], 
     cluster = admin.describe_cluster()
     yield Check("brokers", bool(cluster["brokers"]), f"{len(cluster['brokers'])} of cluster {cluster['cluster_id']}")
     partitions = 0
-    rows = {row["name"]: len(row["partitions"]) for row in describe(admin, [row.name for row in topics(prefix, 1)])}
+    rows = {row["name"]: len(row["partitions"]) for row in describe(admin, [row.name for row in topics(prefix, 2)])}
     partitions = rows.get(prefix + ACCOUNTS, 0)
     for topic in topics(prefix, max(1, partitions)):
         has = rows.get(topic.name)
@@ -58,13 +59,13 @@ def checks(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[int], 
                 f"committed messages wait for {', '.join(str(row['transactional_id']) for row in hanging)}")
     consumer = KafkaConsumer(bootstrap_servers=bootstrap)
     try:
-        for shard in range(partitions):
+        for shard in shards_of(partitions):
             yield from _ledger_checks(consumer, shard, open_shard)
     finally:
         consumer.close()
 
 
-def _ledger_checks(consumer: Any, shard: int, open_shard: Callable[[int], LedgerReader]) -> Iterator[Check]:
+def _ledger_checks(consumer: Any, shard: ShardId, open_shard: Callable[[ShardId], LedgerReader]) -> Iterator[Check]:
     try:
         reader = open_shard(shard)
     except LedgerUnreadable as fault:
@@ -94,13 +95,13 @@ def _positions(reader: LedgerReader) -> list[tuple[str, int, int]]:
             if str(source).endswith(".v1")]
 
 
-def standings(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[int], LedgerReader]) -> list[Standing]:
+def standings(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[ShardId], LedgerReader]) -> list[Standing]:
     """Where every shard stands that has a ledger."""
     rows = {row["name"]: len(row["partitions"]) for row in describe(admin, [prefix + ACCOUNTS, prefix + CONTROL])}
     found = []
     consumer = KafkaConsumer(bootstrap_servers=bootstrap)
     try:
-        for shard in range(rows.get(prefix + ACCOUNTS, 0)):
+        for shard in shards_of(rows.get(prefix + ACCOUNTS, 0)):
             try:
                 reader = open_shard(shard)
             except LedgerUnreadable:
@@ -112,8 +113,11 @@ def standings(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[int
                 epoch = int(reader.ask("SELECT COALESCE(MAX(epoch), 0) FROM stream_position")[0][0])
                 places = {TopicPartition(source, partition): position
                           for source, partition, position in _positions(reader)}
-                ends = consumer.end_offsets(list(places)) if places else {}
-                lag = sum(max(0, ends[place] - position) for place, position in places.items())
+                # Asked for first: of a topic that the client has not heard of it knows no end.
+                known = {topic: consumer.partitions_for_topic(topic) or () for topic, _ in places}
+                there = [place for place in places if place.partition in known[place.topic]]
+                ends = consumer.end_offsets(there) if there else {}
+                lag = sum(max(0, ends[place] - position) for place, position in places.items() if place in ends)
                 found.append(Standing(shard, reader.owner(), epoch, end, relayed, end - relayed, lag))
     finally:
         consumer.close()

@@ -1,10 +1,10 @@
 """Intake: records from Kafka into a shard's ledger, each applied once, positions in the ledger's own database.
 
-One shard is one partition of the accounts topic and all of prices and control. Partitions are claimed under a new
-epoch, read from where the ledger stands, and moved in the commit of the records. Offsets of the group are committed
-afterwards, for those who watch lag; they are never read. What no model accepts is recorded as rejected; what Kafka or
-the store does not answer is tried again by starting anew from the last commit, never dead-lettered. This file never
-decides what becomes of a record.
+One shard is one partition of the accounts topic and all of prices and control, or the house. Partitions are claimed
+under a new epoch, read from where the ledger stands, and moved in the commit of the records. Offsets of the group are
+committed afterwards, for those who watch lag; they are never read. What no model accepts is recorded as rejected; what
+Kafka or the store does not answer is tried again by starting anew from the last commit, never dead-lettered. This file
+never decides what becomes of a record.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from infra.metrics import Vitals
 from infra.shard import Shard
 from infra.streams.arrivals import Arrivals
 from infra.streams.arrivals import Place as Source
+from infra.streams.parts import Duty, ShardId, duty_of, read_between
 from infra.streams.records import Delivered, Place, read
-from infra.streams.topics import ACCOUNTS, CONTROL, INPUTS, PRICES, topic_ids
+from infra.streams.topics import ACCOUNTS, BETWEEN_SHARDS, CONTROL, INPUTS, PRICES, topic_ids
+from infra.streams.traces import Traces
 from ledger.amounts import NANOSECONDS
-from ledger.commands import MoveClock, MoveFund
+from ledger.commands import MoveClock
 
 RECORDS_PER_BATCH: Final = 1_000
 POLL_MS: Final = 100
@@ -92,9 +94,9 @@ def _data_of(raw: bytes) -> bytes | None:
 class Intake:
     """One shard's consumers. Open it, step it, close it; after any fault a new one goes on from the last commit."""
 
-    def __init__(self, shard: Shard, bootstrap: str, *, partition: int, prefix: str, group: str,
+    def __init__(self, shard: Shard, bootstrap: str, *, partition: ShardId, prefix: str, group: str,
                  future_tolerance: int = 60, batch: int = RECORDS_PER_BATCH, vitals: Vitals | None = None,
-                 wall_clock: Callable[[], int] = time.time_ns) -> None:
+                 wall_clock: Callable[[], int] = time.time_ns, traces: Traces | None = None) -> None:
         self.shard, self.partition, self.prefix, self.batch = shard, partition, prefix, batch
         self.group = f"{group}-positions-{partition}"
         self.applied = 0
@@ -107,13 +109,17 @@ class Intake:
         self._bootstrap, self._wall_clock = bootstrap, wall_clock
         self._tolerance = future_tolerance * NANOSECONDS
         self._recent: deque[bool] = deque(maxlen=BREAKER_WINDOW)
-        self._asked = 0.0
+        self._asked = self._noted = 0.0
+        # Positions beyond markers and aborted records, which the ledger has still to note.
+        self._followed: dict[TopicPartition, int] = {}
         self._arrivals: Arrivals[Any] = Arrivals((), {})
         self._held_back_since: float | None = None
         self._piled: set[TopicPartition] = set()
         # A moment by the wall clock, and where the partitions ended after it: once read so far, time may pass.
         self._moment: tuple[int, Mapping[TopicPartition, int]] | None = None
         self._consumer: Any = None
+        self._duty = Duty()
+        self._traces = traces or Traces()
 
     def open(self) -> None:
         """Claim the shard's partitions and read control up to its present end, so that accounts find their markets.
@@ -124,19 +130,14 @@ class Intake:
             bootstrap_servers=self._bootstrap, group_id=self.group, enable_auto_commit=False,
             auto_offset_reset="none", isolation_level="read_committed", max_poll_records=self.batch,
             fetch_max_wait_ms=POLL_MS, reconnect_backoff_max_ms=RECONNECT_MS_MAX)
-        places = [TopicPartition(self.prefix + ACCOUNTS, self.partition)]
-        for name in (PRICES, CONTROL):
-            numbers = self._consumer.partitions_for_topic(self.prefix + name)
-            if not numbers:
-                raise IntakeStopped(f"expected the topic {self.prefix + name}, there is none; `clearing topics ensure` "
-                                    "makes what is missing")
-            places += [TopicPartition(self.prefix + name, number) for number in sorted(numbers)]
+        places = self._places()
         self._consumer.assign(places)
         self._arrivals = Arrivals([Source(*place) for place in places],
-                                  {self.prefix + name: rank for rank, name in enumerate(INPUTS[::-1])})
+                                  {self.prefix + name: rank for rank, name in enumerate((*INPUTS[::-1],
+                                                                                         *BETWEEN_SHARDS))})
         self._identify()
         claimed = self.shard.claim((place.topic, place.partition) for place in places)
-        begin, self.ends = self._consumer.beginning_offsets(places), self._consumer.end_offsets(places)
+        begin, self.ends = self._bounds(self._consumer.beginning_offsets), self._bounds(self._consumer.end_offsets)
         for place in places:
             position = claimed[place.topic, place.partition]
             if position > self.ends[place]:
@@ -155,6 +156,21 @@ class Intake:
             self._arrivals.start(Source(*place), position)
             self._consumer.seek(place, position)
         self._read_control_first(places)
+
+    def _places(self) -> list[TopicPartition]:
+        """The partitions that this shard reads, once it is known what it keeps."""
+        counts = {name: len(self._consumer.partitions_for_topic(self.prefix + name) or ()) for name in INPUTS}
+        if counts[ACCOUNTS] > 1:
+            counts.update((name, len(self._consumer.partitions_for_topic(self.prefix + name) or ()))
+                          for name in BETWEEN_SHARDS)
+        for name, count in counts.items():
+            wanted = counts[ACCOUNTS] if name in BETWEEN_SHARDS else 1
+            if count < wanted:
+                raise IntakeStopped(f"expected the topic {self.prefix + name} with at least {wanted} partitions, it "
+                                    f"has {count}; `clearing topics ensure` makes what is missing")
+        self._duty = duty_of(self.partition, counts[ACCOUNTS])
+        self.shard.keep(self._duty.part, self._duty.settings())
+        return [TopicPartition(self.prefix + name, number) for name, number in self._duty.places(counts)]
 
     def _identify(self) -> None:
         """Note the ids of the topics with the ledger; IntakeStopped where one is not that which its log was read from.
@@ -189,27 +205,25 @@ class Intake:
             self._consumer.close()
             self._consumer = None
 
-    def step(self) -> int:
+    def step(self, wait_ms: int = POLL_MS) -> int:
         """Poll once, apply and commit what came; the number of records. KafkaError: start anew."""
-        polled = self._consumer.poll(timeout_ms=0 if self._can_go_on() else POLL_MS, max_records=self.batch)
+        polled = self._consumer.poll(timeout_ms=0 if self._can_go_on() else wait_ms, max_records=self.batch)
         for place, found in polled.items():
             for row in found:
                 self._arrivals.put(Source(*place), row.offset, row.timestamp, row)
         rows = self._arrivals.take(self.batch, self._patient())
         self._limit()
         ahead = self._wall_clock() + self._tolerance
-        batch = [read(Place(row.topic, row.partition, row.offset),
-                      unframed(row.value, {name: value for name, value in row.headers or ()}), latest=ahead)
-                 for row in rows]
-        # A fund is one for all shards, and shard 0 keeps it: what others would add to theirs was paid in once.
-        batch = [delivered for delivered in batch if not self.partition or type(delivered.command) is not MoveFund]
+        came = [self._read(row, ahead) for row in rows]
+        batch = [delivered for delivered in came if self._duty.concerns(delivered)]
+        passed = [delivered.place for delivered in came] if len(batch) < len(came) else []
         batch += self._clock()
-        if not batch:
+        if not batch and not passed:
             # Aborted transactions and markers move a partition's end without a record.
             self._follow_markers()
             return 0
         started = time.perf_counter()
-        outcomes = self.shard.apply(batch)
+        outcomes = self.shard.apply(batch, passed=passed)
         if self.vitals is not None:
             self.vitals.batch_seconds.labels(self.partition).observe(time.perf_counter() - started)
             for kind, count in Counter(outcome.kind for outcome in outcomes).items():
@@ -225,6 +239,22 @@ class Intake:
                                              for place, offset in self.positions.items()})
         return len(rows)
 
+    def _read(self, row: Any, latest: int) -> Delivered:
+        place = Place(row.topic, row.partition, row.offset)
+        if row.headers:
+            self._traces.note(row.topic, row.partition, row.offset, row.headers)
+        if row.topic.removeprefix(self.prefix) in BETWEEN_SHARDS:
+            return read_between(place, row.value or b"")
+        return read(place, unframed(row.value, {name: value for name, value in row.headers or ()}), latest=latest)
+
+    def _bounds(self, ask: Callable[[list[TopicPartition]], dict[TopicPartition, int]]) -> dict[TopicPartition, int]:
+        """An offset of each partition. KafkaError where the client knows none, which it says by a KeyError."""
+        places = [TopicPartition(*source) for source in self._arrivals.places]
+        try:
+            return ask(places)
+        except KeyError as unknown:
+            raise KafkaError(f"expected the bounds of {unknown}, the cluster did not tell") from unknown
+
     def lags(self) -> dict[tuple[str, int], int]:
         """(topic, partition) -> records between the ledger's position and the partition's end when last asked."""
         return {(place.topic, place.partition): max(0, self.ends[place] - position)
@@ -233,7 +263,14 @@ class Intake:
     def _follow_markers(self) -> None:
         for place, position in self.positions.items():
             if not self._arrivals.waiting(Source(*place)):
-                self.positions[place] = max(position, self._position(place) or 0)
+                followed = max(position, self._position(place) or 0)
+                if followed > position:
+                    self.positions[place] = self._followed[place] = followed
+        # The ledger follows, too, though not at once: whoever asks it shall not wait for what is no record.
+        if self._followed and time.monotonic() - self._noted >= ENDS_SECONDS:
+            self.shard.apply([], passed=[Place(place.topic, place.partition, offset - 1)
+                                         for place, offset in self._followed.items()])
+            self._followed, self._noted = {}, time.monotonic()
 
     def _position(self, place: TopicPartition) -> int | None:
         """What the client reads next. Asked without a limit, it waits for ever where it knows nothing."""
@@ -287,7 +324,7 @@ class Intake:
         is_due = self._moment is None and bool(house.timers) and house.log_time < now >= house.timers[0][0]
         # To ask for the ends takes a turn with the cluster, which a record that just came would have to wait for.
         if is_due or time.monotonic() - self._asked >= ENDS_SECONDS:
-            self.ends, self._asked = self._consumer.end_offsets(list(self.positions)), time.monotonic()
+            self.ends, self._asked = self._bounds(self._consumer.end_offsets), time.monotonic()
         if is_due:
             self._moment = now, self.ends
         if self._moment is None or not all(self._is_taken(place, end) for place, end in self._moment[1].items()):

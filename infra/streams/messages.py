@@ -7,7 +7,7 @@ sends nothing and reads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
@@ -33,8 +33,11 @@ from ledger.events import (
     PriceRejected,
     Recorded,
     RecordRejected,
+    ShortfallAnswered,
+    TransferArrived,
     TransferReceived,
     TransferRefused,
+    TransferReturned,
     TransferSent,
     WithdrawalCancelled,
     WithdrawalHeld,
@@ -47,10 +50,10 @@ CALLS: Final = (MarginCallIssued, MarginCallMet, MarginCallWithdrawn, MarginCall
 LIQUIDATION_STEPS: Final = (LiquidationStarted, LiquidationOrderPlaced, LiquidationOrderCancelled, LiquidationCompleted)
 _REFUSALS: Final = (WithdrawalRefused, TransferRefused, IsolatedMarginRefused, FundMovementRefused)
 OUTCOMES: Final = (*_REFUSALS, Withdrawn, WithdrawalHeld, WithdrawalSettled, WithdrawalCancelled, TransferSent,
-                    TransferReceived, IsolatedMarginMoved)
+                    TransferReceived, TransferReturned, IsolatedMarginMoved)
 REJECTIONS: Final = (RecordRejected, PriceRejected)
 # Events of an account's stream after which it stands as before.
-_UNCHANGED: Final = (*_REFUSALS, LiquidationResultRecorded)
+_UNCHANGED: Final = (*_REFUSALS, LiquidationResultRecorded, ShortfallAnswered, TransferArrived)
 
 
 class Message(NamedTuple):
@@ -60,35 +63,39 @@ class Message(NamedTuple):
     key: str
     headers: list[tuple[str, bytes]]
     value: bytes
+    # None: by the key.
+    partition: int | None = None
 
 
 def messages(recorded: Recorded, shard: str, state: AccountState | None) -> Iterator[Message]:
     """What an event sends out, in order; `state` is the account of its stream after it, None in other streams."""
     event = recorded.event
     if isinstance(event, CALLS):
-        yield _message(topics.MARGIN_CALLS, recorded, shard, event.account, _call(event))
+        yield message_of(topics.MARGIN_CALLS, recorded, shard, event.account, _call(event))
     elif isinstance(event, LIQUIDATION_STEPS):
-        yield _message(topics.LIQUIDATIONS, recorded, shard, event.account, _flat(event))
+        yield message_of(topics.LIQUIDATIONS, recorded, shard, event.account, _flat(event))
     elif isinstance(event, OUTCOMES):
         key = event.fund if isinstance(event, FundMovementRefused) else event.account
-        refused = isinstance(event, _REFUSALS)
-        yield _message(topics.OUTCOMES, recorded, shard, key, {
+        refused = isinstance(event, (*_REFUSALS, TransferReturned))
+        yield message_of(topics.OUTCOMES, recorded, shard, key, {
             "record": _record(event), "outcome": "refused" if refused else "applied", **_flat(event)})
     elif isinstance(event, REJECTIONS):
-        yield _message(topics.REJECTIONS, recorded, shard, event.cause.id or event.cause.source,
+        yield message_of(topics.REJECTIONS, recorded, shard, event.cause.id or event.cause.source,
                        {"record": _record(event), "outcome": "rejected", **_flat(event)})
     if state is not None and not isinstance(event, _UNCHANGED):
-        yield _message(topics.ACCOUNT_STATE, recorded, shard, state.account, account_state(state, recorded.position))
+        yield message_of(topics.ACCOUNT_STATE, recorded, shard, state.account, account_state(state, recorded.position))
 
 
-def _message(topic: str, recorded: Recorded, shard: str, key: str, value: dict[str, Any]) -> Message:
+def message_of(topic: str, recorded: Recorded, shard: str, key: str, value: Mapping[str, Any], *,
+               partition: int | None = None) -> Message:
+    """One message of an event: its CloudEvents headers, and the value behind its log position and name."""
     event = recorded.event
     headers = {"ce_specversion": "1.0", "ce_id": f"{shard}:{recorded.position}", "ce_type": event.TOPIC,
                "ce_source": f"/clearing/{shard}", "ce_time": rfc3339(event.time), "ce_subject": key,
                "content-type": "application/json"}
     body = {"log_position": recorded.position, "event": event.TOPIC.partition(":")[0].removeprefix("clearing."),
             **value}
-    return Message(topic, key, [(name, text.encode()) for name, text in headers.items()], to_json(body))
+    return Message(topic, key, [(name, text.encode()) for name, text in headers.items()], to_json(body), partition)
 
 
 def _record(event: Event) -> dict[str, Any]:

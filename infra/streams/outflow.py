@@ -18,8 +18,10 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from kafka.errors import GroupIdNotFoundError, KafkaError
 
 from infra.embedded import LedgerReader
-from infra.streams.messages import messages
+from infra.streams.messages import Message, messages
+from infra.streams.parts import Duty, between, noted_duty
 from infra.streams.topics import DEFAULT_PREFIX, MARGIN_CALLS
+from infra.streams.traces import Traces
 from ledger.amounts import exact
 from ledger.encoding import decode
 from ledger.events import Recorded
@@ -27,6 +29,10 @@ from ledger.states import States
 from projections.merkle import leaf_hash
 
 EVENTS_PER_TRANSACTION: Final = 200
+# Events that say nothing to anybody (most marks) need no transaction, which takes five round trips; so long, the
+# relay's position stays behind, and a new start looks at them again.
+SILENT_SECONDS_MAX: Final = 1.0
+SILENT_EVENTS_MAX: Final = 5_000
 # An empty look at the log is repeated after this, unless a commit wakes the relay before.
 IDLE_SECONDS: Final = 0.02
 # A broker that is still closing the last transaction answers "concurrent transactions"; by default the client would
@@ -59,7 +65,7 @@ class Relay:
 
     def __init__(self, reader: LedgerReader, bootstrap: str, *, shard: str, prefix: str,
                  woken: threading.Event | None = None, published: Callable[[int], None] | None = None,
-                 on_hang: Callable[[], None] | None = None) -> None:
+                 on_hang: Callable[[], None] | None = None, traces: Traces | None = None) -> None:
         self.reader, self.shard, self.prefix = reader, shard, prefix
         self.name = relay_name(prefix, shard)
         self.states = States()
@@ -70,6 +76,10 @@ class Relay:
         self._carrier = TopicPartition(prefix + MARGIN_CALLS, 0)
         self._bootstrap = bootstrap
         self._producer: Any = None
+        self._duty: Duty | None = None
+        self._traces = traces or Traces()
+        # The log position that Kafka has, and when a transaction last moved it.
+        self._confirmed, self._confirmed_at = 0, 0.0
 
     def open(self) -> None:
         """Fence older relays, then read where they ended. RelayStopped where log, Kafka and our table disagree."""
@@ -99,7 +109,8 @@ class Relay:
         with exact():
             for recorded in self.reader.log(0, start):
                 self.states.fold(recorded)
-        self.position = start
+        self.position = self._confirmed = start
+        self._confirmed_at = time.monotonic()
 
     def close(self) -> None:
         """End the producer; what is under way is aborted."""
@@ -115,41 +126,64 @@ class Relay:
                 self._woken.wait(IDLE_SECONDS)
 
     def step(self) -> int:
-        """Publish the next events in one transaction; how many they were."""
+        """Publish what the next events say in one transaction; how many events they were."""
         stored = self.reader.rows(self.position, EVENTS_PER_TRANSACTION)
         if not stored:
+            if self.position > self._confirmed and self._is_due():
+                self._publish([], self.reader.rows(self.position - 1, 1)[0])
             return 0
         rows = [Recorded(position, stream, version, decode(topic, state))
                 for position, stream, version, topic, state in stored]
+        said = list(self._messages(rows))
+        if said or self._is_due():
+            self._publish(said, stored[-1])
+        self.position = rows[-1].position
+        return len(rows)
+
+    def _is_due(self) -> bool:
+        return (time.monotonic() - self._confirmed_at >= SILENT_SECONDS_MAX
+                or self.position - self._confirmed >= SILENT_EVENTS_MAX)
+
+    def _publish(self, said: list[tuple[Message, list[tuple[str, bytes]]]],
+                 last: tuple[int, str, int, str, bytes]) -> None:
+        """One transaction: messages, and the position of the last event that they go back to."""
+        position = last[0]
         with self._watched():
             try:
                 self._producer.begin_transaction()
-                for message in self._messages(rows):
+                for message, trace in said:
                     # A topic and a key decide the partition, so that an account's messages stay in order.
                     self._producer.send(self.prefix + message.topic, message.value, key=message.key.encode(),
-                                        headers=message.headers)
-                    self.sent += 1
-                last = rows[-1].position
+                                        headers=[*message.headers, *trace], partition=message.partition)
                 self._producer.send_offsets_to_transaction(
-                    {self._carrier: OffsetAndMetadata(last, _leaf(stored[-1]), -1)}, self.name)
+                    {self._carrier: OffsetAndMetadata(position, _leaf(last), -1)}, self.name)
                 self._producer.commit_transaction()
             except KafkaError as fault:
-                raise Fenced(f"{self.name} at {self.position}: {fault!r}") from fault
-        self.position = last
+                raise Fenced(f"{self.name} at {self._confirmed}: {fault!r}") from fault
+        self.sent += len(said)
+        self._confirmed, self._confirmed_at = position, time.monotonic()
         self.reader.connection.cursor().execute(
             "INSERT INTO relay_position VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
-            (self.name, last))
+            (self.name, position))
         if self._tell is not None:
-            self._tell(last)
-        return len(rows)
+            self._tell(position)
 
-    def _messages(self, rows: list[Recorded]) -> Iterator[Any]:
+    def _messages(self, rows: list[Recorded]) -> Iterator[tuple[Message, list[tuple[str, bytes]]]]:
+        """Each message, and the headers of its trace."""
+        if self._duty is None:
+            # Not sooner: a ledger notes what it keeps before its first event, not before it can be opened.
+            self._duty = noted_duty(self.reader.settings())
         with exact():
             for recorded in rows:
                 self.states.fold(recorded)
+                trace = self._traces.of(recorded.event.cause)
                 kind, _, account = recorded.originator_id.partition(":")
-                yield from messages(recorded, self.shard,
-                                    self.states.accounts.get(account) if kind == "account" else None)
+                if self._duty.tells(recorded, self.prefix):
+                    for message in messages(recorded, self.shard,
+                                            self.states.accounts.get(account) if kind == "account" else None):
+                        yield message, trace
+                for message in between(recorded, self._duty, self.shard, self.states.accounts.__contains__):
+                    yield message, trace
 
     def _published(self) -> tuple[int, str] | None:
         """How far the cluster says that the log was published, and the hash of the event there."""

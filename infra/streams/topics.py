@@ -19,6 +19,11 @@ ACCOUNT_STATE: Final = "account-state.v1"
 OUTCOMES: Final = "outcomes.v1"
 REJECTIONS: Final = "rejections.v1"
 INPUTS: Final = (ACCOUNTS, PRICES, CONTROL)
+CLAIMS: Final = "shortfall-claims.v1"
+ANSWERS: Final = "shortfall-answers.v1"
+TRANSFERS: Final = "transfers.v1"
+# What shards send each other, where there are several; of clients none writes to them.
+BETWEEN_SHARDS: Final = (CLAIMS, ANSWERS, TRANSFERS)
 OUTPUTS: Final = (MARGIN_CALLS, LIQUIDATIONS, ACCOUNT_STATE, OUTCOMES, REJECTIONS)
 _KEPT_FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1"}
 _KEPT_A_MONTH: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * 86_400_000)}
@@ -40,11 +45,12 @@ class TopicDiffers(Exception):
 def topics(prefix: str, partitions: int) -> list[Topic]:
     """All topics of a service with so many account shards. Inputs are what a ledger is replayed from: kept for ever."""
     def settings(name: str) -> Mapping[str, str]:
-        if name in INPUTS:
+        if name in INPUTS or name in BETWEEN_SHARDS:
             return _KEPT_FOR_EVER
         return _COMPACTED if name == ACCOUNT_STATE else _KEPT_A_MONTH
 
-    return [Topic(prefix + name, 1 if name == CONTROL else partitions, settings(name)) for name in (*INPUTS, *OUTPUTS)]
+    names = (*INPUTS, *OUTPUTS, *(BETWEEN_SHARDS if partitions > 1 else ()))
+    return [Topic(prefix + name, 1 if name == CONTROL else partitions, settings(name)) for name in names]
 
 
 def ensure(admin: Any, prefix: str, partitions: int, *, replication: int = 1) -> list[str]:
@@ -77,4 +83,5 @@ def describe(admin: Any, names: list[str]) -> list[dict[str, Any]]:
 
 def topic_ids(admin: Any, prefix: str) -> dict[str, str]:
     """The ids of the topics that records come in by: name -> id, which a topic that is made anew does not keep."""
-    return {row["name"]: str(row["topic_id"]) for row in describe(admin, [prefix + name for name in INPUTS])}
+    return {row["name"]: str(row["topic_id"])
+            for row in describe(admin, [prefix + name for name in (*INPUTS, *BETWEEN_SHARDS)])}

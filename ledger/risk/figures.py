@@ -19,6 +19,7 @@ from ledger.risk.requirement import RequirementBlock
 
 if TYPE_CHECKING:
     from ledger.risk.pool import BorrowTiers, PoolRule
+    from ledger.risk.surroundings import PoolScaled
 
 Status = Literal["healthy", "warning", "margin-call", "liquidation", "bankrupt", "unpriced"]
 PriceOf = Callable[[str], Decimal | None]
@@ -72,6 +73,9 @@ class Rules(Protocol):
 
     def borrowing(self, asset: str) -> BorrowTiers | None:
         """What a borrowed balance of an asset requires, if anything."""
+
+    def scaling(self, asset: str) -> PoolScaled | None:
+        """How deposits of all accounts cut an asset as collateral of new risk, if they do."""
 
 
 class PositionMargin(NamedTuple):

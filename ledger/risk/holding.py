@@ -33,6 +33,8 @@ class Holding(NamedTuple):
     quantum: Decimal
     leverage: Decimal | None
     contract_type: ContractType = "linear"
+    # All accounts' contracts on the instrument, one side; None where it is not known.
+    open_interest: Decimal | None = None
 
 
 def value_of(*, size: Decimal, contract_size: Decimal, price: Decimal, contract_type: ContractType = "linear",

@@ -43,10 +43,15 @@ def order_terms(pool: PoolMargin, price_of: PriceOf) -> list[OrderTerms]:
 
     Formula:  limit = mark - equity x share / (size x contract size), share = the position's part of the pool's
               maintenance margin: filling all at their limits ends the pool at zero.
-              An inverse position's limit is where its value, in whole quanta, falls by its share.
+              A pool that requires nothing shares by value. An inverse position's limit is where its value, in whole
+              quanta, falls by its share.
     Rounding: against the position's buyer or seller, to 18 places: a sale up, a purchase down, so that realised
               profit, rounded down, still ends the pool at zero. Held within the bounds of a price.
     """
+    if not pool.maintenance_margin:
+        # Hedged to nothing, and still in debt: by value instead.
+        pool = pool._replace(maintenance_margin=pool.gross_notional, positions=tuple(
+            row._replace(maintenance_margin=row.notional) for row in pool.positions))
     rows = sorted(pool.positions, key=lambda row: (-row.maintenance_margin, row.holding.instrument,
                                                    row.holding.position_side))
     return [_terms(row, pool, price_of) for row in rows]

@@ -19,6 +19,7 @@ from ledger.risk.holding import Holding
 from ledger.risk.open_orders import OpenOrder
 from ledger.risk.pool import evaluate_whole, measured
 from ledger.risk.requirement import Brackets, required, with_leverage
+from ledger.risk.surroundings import NOTHING_KNOWN, Surroundings
 
 # Named here by all who ask for margins.
 __all__ = [
@@ -28,7 +29,8 @@ __all__ = [
 
 
 def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], price_of: PriceOf, rules: Rules, *,
-                  orders: Iterable[OpenOrder] = (), loans: Mapping[str, Decimal] | None = None) -> PoolMargin:
+                  orders: Iterable[OpenOrder] = (), loans: Mapping[str, Decimal] | None = None,
+                  around: Surroundings = NOTHING_KNOWN) -> PoolMargin:
     """The margin of one pool.
 
     Formula:  account equity = balances + unrealised PnL + accrued funding at marks;
@@ -36,14 +38,14 @@ def evaluate_pool(balances: Mapping[str, Decimal], holdings: Iterable[Holding], 
               margins        = sum over positions of their brackets at |size| x contract size x mark, or
                                |size| x contract size / mark of an inverse contract.
               A rulebook with a pool rule puts them together otherwise (`ledger.risk.pool`), and only there open
-              orders reserve margin; loans told apart from balances likewise.
+              orders reserve margin; loans told apart from balances and what is around the account likewise.
     Units:    valuation asset; `price_of(asset)` is what one unit is worth in it, None where unknown. An asset
               without price counts zero when held and makes the pool `unpriced` when owed or settled in.
     Rounding: none but what a division needs: an inverse position's value at its mark (to 18 places, against the
               account) and a chosen leverage's initial margin (to the quantum, up). Source: docs/margin.md.
     """
     if rules.pool is not None or loans:
-        return evaluate_whole(balances, holdings, price_of, rules, orders=orders, loans=loans)
+        return evaluate_whole(balances, holdings, price_of, rules, orders=orders, loans=loans, around=around)
     pnl = funding = initial = maintenance = fees = ZERO
     unpriced: list[str] = []
     positions = []

@@ -6,13 +6,27 @@ liquidate anyone. This file knows no accounts and no positions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import ONE, ZERO, Factor, Fraction, WirePositive, divide_down, round_down, round_up
+from ledger.amounts import (
+    FINEST,
+    ONE,
+    ZERO,
+    Factor,
+    Fraction,
+    WirePositive,
+    divide_down,
+    divide_up,
+    round_down,
+    round_up,
+)
+from ledger.risk.holding import Holding, notional_of
+from ledger.risk.schedule import Required
 
 # Fractions of margin are held to parts per million.
 PPM = Decimal("0.000001")
@@ -69,11 +83,28 @@ class OpenInterestFraction(BaseModel):
         numerator = self.initial * span + (ONE - self.initial) * (open_notional - self.lower_cap)
         return divide_down(numerator, span, PPM)
 
-    def margins(self, notional: Decimal, open_notional: Decimal, chosen: Decimal = ZERO) -> FractionMargins:
+    def margins(self, notional: Decimal, open_notional: Decimal = ZERO, chosen: Decimal = ZERO) -> FractionMargins:
         """(initial, maintenance) margin of a notional >= 0; `chosen` is the fraction the account asked for."""
         initial = round_up(notional * max(self.effective(open_notional), chosen), self.quantum)
         unscaled = round_up(notional * self.initial, self.quantum)
         return FractionMargins(initial, round_up(unscaled * self.maintenance_fraction, self.quantum))
+
+    def required(self, holding: Holding, notional: Decimal) -> Required:
+        """What a position requires as a block of a rulebook; its `open_interest` is worth contracts x mark.
+
+        A chosen leverage raises initial margin. Where the open interest is not known it is taken as 0: who asks must
+        have made sure of it (`Rulebook.beyond_one_account`).
+        """
+        open_notional = notional_of(size=holding.open_interest or ZERO, contract_size=holding.contract_size,
+                                    price=holding.mark, contract_type=holding.contract_type)
+        initial, maintenance = self.margins(notional, open_notional)
+        if holding.leverage is not None:
+            initial = max(initial, divide_up(notional, holding.leverage, FINEST))
+        return Required(initial, maintenance)
+
+    def edges(self, holding: Holding) -> Iterable[Decimal]:
+        """None: maintenance margin has one rate."""
+        return ()
 
     def funding_bound(self, clamp_factor: Decimal) -> Decimal:
         """The greatest absolute funding rate: clamp factor x (initial - maintenance fraction), down to ppm."""

@@ -14,14 +14,17 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ledger.amounts import FINEST, ZERO, Factor, Fraction, divide_down, divide_up
+from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, WirePositive, divide_down, divide_up
 from ledger.risk.collateral import CollateralBlock
 from ledger.risk.figures import PoolMargin, PositionMargin, PriceOf, Rules
 from ledger.risk.haircuts import Buffers
 from ledger.risk.holding import Holding, notional_of, value_of
 from ledger.risk.open_orders import OpenOrder, OrderRule, Reserved
+from ledger.risk.portfolio import PortfolioRule, Scanned, charged
 from ledger.risk.requirement import required
+from ledger.risk.scenario import Scenarios
 from ledger.risk.schedule import Required, Tiers
+from ledger.risk.surroundings import NOTHING_KNOWN, Surroundings, WorsePrice, worth_for_initial
 
 
 class _Block(BaseModel):
@@ -80,6 +83,29 @@ class Netting(_Block):
         return next((name for name, group in self.groups.items() if instrument in group), f"={instrument}")
 
 
+class CollateralRatio(_Block):
+    """What new borrowing and withdrawals must leave: (collateral value + profit) / liabilities of at least `minimum`.
+
+    Formula:  initial margin is at least (minimum - 1) x liabilities, so that free collateral is never more than what
+              keeps the ratio. Rounding: none.   Source: Binance cross margin (borrowing from a margin level of 1.5,
+              transfers out from 2), Synthetix's issuance ratio (docs/margin.md).
+    """
+
+    variant: Literal["collateral-ratio:1"]
+    minimum: WirePositive
+
+    @model_validator(mode="after")
+    def _above_one(self) -> CollateralRatio:
+        if self.minimum < 1:
+            raise PydanticCustomError("minimum", "expected a minimum of at least 1, came {came}",
+                                      {"came": str(self.minimum)})
+        return self
+
+    def initial(self, liabilities: Decimal) -> Decimal:
+        """The least initial margin of a pool that owes `liabilities`, in the valuation asset."""
+        return (self.minimum - ONE) * liabilities
+
+
 class PoolRule(_Block):
     """How the figures of a pool are put together."""
 
@@ -87,6 +113,11 @@ class PoolRule(_Block):
     profit: Profit | None = None
     netting: Netting | None = None
     orders: OrderRule | None = None
+    # Positions under `scenarios:1` together; their requirements are valued at marks, and netting leaves them out.
+    portfolio: PortfolioRule | None = None
+    borrowing: CollateralRatio | None = None
+    # The price of balances where new risk is judged; absent: the mark.
+    initial_prices: WorsePrice | None = None
     # The rate at which requirements in another asset are valued: its mark, or the ask rate of its buffers.
     requirement_at: Literal["mark", "ask"] = "mark"
 
@@ -141,6 +172,8 @@ class Weighed(NamedTuple):
     order_loss: Decimal = ZERO
     # Whether profit and accrued funding are within gross and weighed already.
     together: bool = False
+    # By how much less `weighed` is where new risk is judged.
+    less_for_initial: Decimal = ZERO
 
 
 def weigh(sums: AssetSums, price: Decimal, block: CollateralBlock, rule: PoolRule | None = None,
@@ -170,8 +203,9 @@ def total(rows: Iterable[Weighed], rule: PoolRule | None = None, *, positions: S
     account equity = gross values + profit; margin equity = weighed values + profit as the rule treats it - loss that
     open orders would make; the equity that initial margin is held against may treat profit harder (`initial_equity`).
     """
-    gross = collateral = liabilities = pnl = accrued = apart = initial = maintenance = fees = loss = ZERO
+    gross = collateral = liabilities = pnl = accrued = apart = initial = maintenance = fees = loss = less = ZERO
     for row in rows:
+        less += row.less_for_initial
         gross += row.gross
         collateral += max(row.weighed, ZERO)
         liabilities -= min(row.weighed, ZERO)
@@ -183,10 +217,12 @@ def total(rows: Iterable[Weighed], rule: PoolRule | None = None, *, positions: S
         maintenance += row.maintenance
         fees += row.closing_fee
         loss += row.order_loss
+    if rule is not None and rule.borrowing is not None:
+        initial = max(initial, rule.borrowing.initial(liabilities))
     for_maintenance, for_initial = _treated(apart, rule)
     rest = collateral - liabilities - loss
     return PoolMargin(gross + apart, rest + for_maintenance, collateral, liabilities, pnl, accrued, initial,
-                      maintenance, tuple(unpriced), tuple(positions), rest + for_initial, fees, loss)
+                      maintenance, tuple(unpriced), tuple(positions), rest + for_initial - less, fees, loss)
 
 
 def _treated(profit: Decimal, rule: PoolRule | None) -> tuple[Decimal, Decimal]:
@@ -215,7 +251,8 @@ def spendable(pool: PoolMargin, block: CollateralBlock, price: Decimal) -> Decim
 
 
 def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding], price_of: PriceOf, rules: Rules, *,
-                   orders: Iterable[OpenOrder] = (), loans: Mapping[str, Decimal] | None = None) -> PoolMargin:
+                   orders: Iterable[OpenOrder] = (), loans: Mapping[str, Decimal] | None = None,
+                   around: Surroundings = NOTHING_KNOWN) -> PoolMargin:
     """The margin of one pool under its rulebook's pool rule; `ledger.risk.margin.evaluate_pool` says what is what.
 
     `loans`: borrowed amounts told apart from balances (which then hold what was borrowed).
@@ -230,12 +267,17 @@ def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding],
         sums[asset] = sums.get(asset, AssetSums(asset))._replace(loan=amount)
     kept = list(holdings)
     needs = _needs(kept, rules)
+    shares, charge = _portfolio(kept, needs, price_of, rules)
     rows: list[tuple[Holding, Decimal, Decimal, Required]] = []
+    settled: dict[str, list[Decimal]] = {}
     for holding, (value, notional, need) in zip(kept, needs, strict=True):
         pnl = value - holding.cost
-        asset = holding.settlement_asset
-        sums[asset] = sums.get(asset, AssetSums(asset)).with_position(pnl, holding.accrued, need)
+        parts = settled.setdefault(holding.settlement_asset, [ZERO] * 5)
+        for place, part in enumerate((pnl, holding.accrued, *need)):
+            parts[place] += part
         rows.append((holding, notional, pnl, need))
+    for asset, (pnl, accrued, *needed) in settled.items():
+        sums[asset] = sums.get(asset, AssetSums(asset)).with_position(pnl, accrued, Required(*needed))
     if rule is not None and rule.orders is not None:
         for asset, reserved in rule.orders.reserved(list(orders), kept, rules.requirement).items():
             sums[asset] = _reserved(sums.get(asset, AssetSums(asset)), reserved)
@@ -243,17 +285,56 @@ def evaluate_whole(balances: Mapping[str, Decimal], holdings: Iterable[Holding],
     for asset, row in sums.items():
         price = price_of(asset)
         if price is not None:
-            weighed.append(weigh(row, price, rules.collateral(asset), rule, rules.borrowing(asset)))
+            found = weigh(row, price, rules.collateral(asset), rule, rules.borrowing(asset))
+            weighed.append(found if around is NOTHING_KNOWN else _for_initial(found, row, price, rules, around))
         elif row.credit < 0 or row != AssetSums(asset, row.balance, row.loan):
             unpriced.append(asset)
-    positions = [_position(row, price) for row in rows if (price := price_of(row[0].settlement_asset)) is not None]
+    if charge is not None:
+        weighed.append(charge)
+    positions = [_position(row, price, shares.get(index)) for index, row in enumerate(rows)
+                 if (price := price_of(row[0].settlement_asset)) is not None]
     return total(weighed, rule, positions=positions, unpriced=unpriced)
 
 
-def _position(row: tuple[Holding, Decimal, Decimal, Required], price: Decimal) -> PositionMargin:
+def _for_initial(found: Weighed, sums: AssetSums, price: Decimal, rules: Rules, around: Surroundings) -> Weighed:
+    """By how much less an asset counts where new risk is judged, at deposits of all and average prices."""
+    asset = sums.asset
+    amount = sums.credit + (sums.pnl + sums.accrued if found.together else ZERO)
+    worth = worth_for_initial(
+        amount, price, rules.collateral(asset), average=around.averages.get(asset),
+        prices=None if rules.pool is None else rules.pool.initial_prices, deposits=around.deposits.get(asset),
+        scaling=rules.scaling(asset))
+    return found._replace(less_for_initial=found.weighed - worth)
+
+
+def _position(row: tuple[Holding, Decimal, Decimal, Required], price: Decimal,
+              share: tuple[Decimal, Decimal] | None) -> PositionMargin:
     holding, notional, pnl, need = row
-    return PositionMargin(holding, notional * price, pnl * price, need.initial * price, need.maintenance * price,
-                          need.closing_fee * price)
+    initial, maintenance = (need.initial * price, need.maintenance * price) if share is None else share
+    return PositionMargin(holding, notional * price, pnl * price, initial, maintenance, need.closing_fee * price)
+
+
+def _portfolio(holdings: Sequence[Holding], needs: Sequence[tuple[Decimal, Decimal, Required]], price_of: PriceOf,
+               rules: Rules) -> tuple[dict[int, tuple[Decimal, Decimal]], Weighed | None]:
+    """The positions' shares of what the portfolio is charged, by place, and the whole charge, in the valuation asset.
+
+    A position that settles in an asset without a price is left out: such a pool is unpriced.
+    """
+    rule = None if rules.pool is None else rules.pool.portfolio
+    if rule is None:
+        return {}, None
+    places, rows = [], []
+    for index, (holding, (_, notional, _)) in enumerate(zip(holdings, needs, strict=True)):
+        block, price = rules.requirement(holding.instrument), price_of(holding.settlement_asset)
+        if isinstance(block, Scenarios) and price is not None:
+            places.append(index)
+            rows.append(Scanned(holding, notional, price, block))
+    if not rows:
+        return {}, None
+    found = charged(rows, rule)
+    whole = Weighed("", ZERO, ZERO, initial=sum((row.initial for row in found.charges), ZERO),
+                    maintenance=sum((row.maintenance for row in found.charges), ZERO))
+    return dict(zip(places, found.shares, strict=True)), whole
 
 
 def _reserved(sums: AssetSums, reserved: Reserved) -> AssetSums:
@@ -275,12 +356,17 @@ def _needs(holdings: Sequence[Holding], rules: Rules) -> list[tuple[Decimal, Dec
     found = []
     for holding in holdings:
         value, notional = measured(holding)
-        found.append((value, notional, required(rules.requirement(holding.instrument), holding, notional)))
+        block = rules.requirement(holding.instrument)
+        # What the portfolio is charged is summed apart.
+        need = Required(ZERO, ZERO) if isinstance(block, Scenarios) else required(block, holding, notional)
+        found.append((value, notional, need))
     netting = None if rules.pool is None else rules.pool.netting
     if netting is None:
         return found
     groups: dict[tuple[str, str], list[int]] = {}
     for index, holding in enumerate(holdings):
+        if isinstance(rules.requirement(holding.instrument), Scenarios):
+            continue
         groups.setdefault((netting.group_of(holding.instrument), holding.settlement_asset), []).append(index)
     for members in groups.values():
         if len(members) > 1:

@@ -16,7 +16,10 @@ from pydantic_core import PydanticCustomError
 
 from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, divide_up
 from ledger.risk.holding import ContractType, Holding, notional_of
+from ledger.risk.open_interest import OpenInterestFraction
+from ledger.risk.scenario import Scenarios
 from ledger.risk.schedule import Required, Schedule, edges_of
+from ledger.risk.skew import SkewMargins
 
 
 class Bracket(BaseModel):
@@ -87,7 +90,7 @@ class Brackets(BaseModel):
         return notional * initial - initial_deduction, notional * maintenance - maintenance_deduction
 
 
-RequirementBlock = Brackets | Schedule
+RequirementBlock = Brackets | Schedule | Scenarios | SkewMargins | OpenInterestFraction
 
 
 def required(block: RequirementBlock, holding: Holding, notional: Decimal) -> Required:

@@ -71,7 +71,8 @@ class Tiers(_Block):
     """Tiers of value or contracts, marginal (with deductions) or at the rate of the tier that holds the whole.
 
     Formula:  maintenance = value x rate - deduction (marginal), value x rate of its tier (flat);
-              initial = value / leverage where `initial` is `leverage` and one was chosen, else likewise by rate;
+              initial = value / leverage where `initial` is `leverage` and one was chosen, else likewise by rate
+              (`greater`: the greater of both);
               deduction(n) = deduction(n-1) + floor(n) x (rate(n) - rate(n-1)).
     Edge:     `floor`: what lies on a floor belongs to the tier that begins there; `cap`: to the one that ends there.
     Units:    settlement asset; the value is the one at the mark, or at entry (`value`).
@@ -85,7 +86,7 @@ class Tiers(_Block):
     rates: Literal["marginal", "flat"] = "marginal"
     edge: Literal["floor", "cap"] = "floor"
     value: Literal["mark", "entry"] = "mark"
-    initial: Literal["rate", "leverage"] = "rate"
+    initial: Literal["rate", "leverage", "greater"] = "rate"
     closing_fee: ClosingFee | None = None
     quantum: WirePositive | None = None
 
@@ -146,8 +147,9 @@ class Tiers(_Block):
         measured = value if self.measure == "value" else abs(holding.size)
         rate, initial_deduction, maintenance_rate, deduction = self.steps[self.tier(measured)]
         initial = value * rate - initial_deduction
-        if self.initial == "leverage" and holding.leverage is not None:
-            initial = divide_up(value, holding.leverage, FINEST)
+        if self.initial != "rate" and holding.leverage is not None:
+            chosen = divide_up(value, holding.leverage, FINEST)
+            initial = chosen if self.initial == "leverage" else max(initial, chosen)
         fee = ZERO if self.closing_fee is None else _closing_fee(self.closing_fee, holding, notional, rate)
         initial, maintenance = initial + fee, value * maintenance_rate - deduction + fee
         if self.quantum is not None:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from ledger.amounts import FINEST, ONE, ZERO, Factor, Fraction, WirePositive, divide_down, divide_up, round_up
+from ledger.risk.holding import Holding
+from ledger.risk.schedule import Required
 
 
 class SkewMargins(BaseModel):
@@ -47,6 +49,28 @@ class SkewMargins(BaseModel):
         """Maintenance margin of a signed size."""
         scaled = abs(size) * price * self._scaled_fraction(size) * self.maintenance_scalar
         return divide_up(scaled, self.skew_scale, FINEST) + self.least_margin
+
+    def required(self, holding: Holding, notional: Decimal) -> Required:
+        """What a position requires as a block of a rulebook; `notional` is its value at the mark.
+
+        Its size is in units of the base: of an inverse contract its value. A chosen leverage raises initial margin.
+        """
+        units = notional if holding.contract_type == "inverse" else abs(holding.size) * holding.contract_size
+        scaled = notional * self._scaled_fraction(units)
+        initial = divide_up(scaled, self.skew_scale, FINEST) + self.least_margin
+        if holding.leverage is not None:
+            initial = max(initial, divide_up(notional, holding.leverage, FINEST))
+        maintenance = divide_up(scaled * self.maintenance_scalar, self.skew_scale, FINEST)
+        return Required(initial, maintenance + self.least_margin)
+
+    def margins(self, notional: Decimal) -> tuple[Decimal, Decimal]:
+        """(initial, maintenance) at the floor's rate: size is not known from a value."""
+        initial = notional * self.floor
+        return initial + self.least_margin, initial * self.maintenance_scalar + self.least_margin
+
+    def edges(self, holding: Holding) -> Iterable[Decimal]:
+        """None: of a linear contract the rate does not depend on the price, of an inverse one it bends nowhere."""
+        return ()
 
 
 class SizeDiscount(BaseModel):

@@ -27,12 +27,13 @@ from tests.benchmarks.figures import Figure, Sample, figure, table
 from tests.benchmarks.ingest import ingest
 from tests.benchmarks.latency import single_records
 from tests.benchmarks.machine import facts, load
+from tests.benchmarks.margin import evaluations, liquidation_prices, portfolio_evaluations
 from tests.benchmarks.mark import calm_mark
 from tests.benchmarks.memory import demo_memory
 from tests.benchmarks.population import bytes_per_position, calm_tick, crash_day_tick, funding, gap_tick
 from tests.benchmarks.replay import replay
 from tests.benchmarks.stage import FULL, QUICK, Stage
-from tests.benchmarks.streaming import stream_records, tick_to_call
+from tests.benchmarks.streaming import relay_events, stream_records, takeover, tick_to_call
 
 Measure = Callable[[Stage], Sample]
 # Bulk work makes many objects and no cycles, so looking for cycles after every 700 objects costs a tenth of the time.
@@ -53,9 +54,15 @@ BENCHMARKS: Final[dict[str, tuple[str, Measure, int]]] = {
     "crash_day_tick_1m": ("s", crash_day_tick, 1),
     "gap_tick_1m": ("s", gap_tick, 1),
     "cold_start_1m": ("s", cold_start, 1),
+    **{f"evaluate_{positions}": ("evaluations/s", partial(evaluations, positions=positions), 100)
+       for positions in (5, 50)},
+    "evaluate_portfolio_50": ("evaluations/s", partial(portfolio_evaluations, positions=50), 100),
+    "liquidation_price": ("prices/s", liquidation_prices, 100),
     "demo_memory": ("MB", demo_memory, 1),
     **{f"stream_records_{shards}": ("records/s", partial(stream_records, partitions=shards), 1)
        for shards in (1, 2, 4)},
+    "relay_events": ("events/s", relay_events, 1),
+    "takeover": ("s", takeover, 1),
     "tick_to_call_p50": ("s", partial(tick_to_call, share=50), 1),
     "tick_to_call_p99": ("s", partial(tick_to_call, share=99), 1),
 }

@@ -1,4 +1,4 @@
-"""The streaming service on a real broker: records a second from Kafka to durable events, and a tick to its margin call.
+"""The streaming service on a real broker: records in, events out, a tick to its margin call, a worker to its successor.
 
 Workers are processes of their own over ledger files; clocks start when records stand in Kafka. Beside the rate stands
 the same records' from a file, in the same run. It never measures the broker's own start.
@@ -25,8 +25,12 @@ from typing import Any
 
 from infra.deploy.broker import a_broker
 from infra.embedded import LedgerReader, open_ledger
+from infra.streams.messages import messages
 from infra.streams.topics import ACCOUNTS, CONTROL, MARGIN_CALLS, PRICES, ensure
+from infra.streams.worker import SESSION_MS
+from ledger.amounts import exact
 from ledger.errors import LedgerUnreadable
+from ledger.states import States
 from tests.benchmarks.figures import Sample
 from tests.benchmarks.machine import percentile
 from tests.benchmarks.mix import Mix
@@ -65,12 +69,12 @@ def _service(partitions: int) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def _worker(prefix: str, folder: Path) -> Iterator[None]:
+def _worker(prefix: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "infra.cli", "worker", "--bootstrap", _bootstrap(), "--prefix", prefix, "--ledger",
          str(folder / "desk-{shard}.db"), "--group", prefix], stderr=subprocess.DEVNULL, env=dict(os.environ))
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(20)
@@ -145,6 +149,94 @@ def _from_file(stage: Stage, records: list[bytes]) -> float:
         seconds = time.perf_counter() - started
     shutil.rmtree(folder, ignore_errors=True)
     return len(records) / seconds
+
+
+def relay_events(stage: Stage) -> Sample:
+    """Events of a log a second that go out in transactions; beside it the same messages sent without any."""
+    from kafka import KafkaProducer
+
+    from infra.streams.outflow import Relay
+
+    folder = Path(tempfile.mkdtemp(dir=stage.folder))
+    mix = Mix(ACCOUNTS_OF_MIX)
+    stage.tell("making a log")
+    with open_ledger(folder / "file.db") as shard:
+        for _ in shard.ingest(stage.deliver([*mix.opening(), *mix.take(RECORDS)])):
+            pass
+    with _service(1) as (prefix, _), LedgerReader(folder / "file.db") as reader:
+        end = reader.end()
+        relay = Relay(reader, _bootstrap(), shard="shard-0", prefix=prefix)
+        relay.open()
+        stage.tell(f"relaying {end:,} events")
+        started = time.perf_counter()
+        while relay.position < end:
+            relay.step()
+        rate = end / (time.perf_counter() - started)
+        sent = relay.sent
+        relay.close()
+        found = list(_messages(reader))
+        producer = KafkaProducer(bootstrap_servers=_bootstrap(), linger_ms=5, batch_size=131_072)
+        started = time.perf_counter()
+        for topic, key, value, headers in found:
+            producer.send(prefix + topic, value, key=key.encode(), headers=headers)
+        producer.flush()
+        plainly = end / (time.perf_counter() - started)
+        producer.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    return Sample(rate, {"the same messages, made before and sent without transactions": plainly},
+                  {"events": end, "messages": sent})
+
+
+def _messages(reader: LedgerReader) -> Iterator[tuple[str, str, bytes, list[tuple[str, bytes]]]]:
+    states = States()
+    with exact():
+        for recorded in reader.log():
+            states.fold(recorded)
+            kind, _, account = recorded.originator_id.partition(":")
+            for message in messages(recorded, "shard-0", states.accounts.get(account) if kind == "account" else None):
+                yield message.topic, message.key, message.value, message.headers
+
+
+def takeover(stage: Stage) -> Sample:
+    """Seconds from SIGKILL of a worker to the first event that its successor commits; prices never pause."""
+    folder = Path(tempfile.mkdtemp(dir=stage.folder))
+    stopped = threading.Event()
+    with _service(1) as (prefix, producer), _worker(prefix, folder) as first, _worker(prefix, folder) as second:
+        for raw in _opening():
+            _send(producer, prefix, raw)
+        producer.flush()
+        _until(folder, 1, 3 * CALLED)
+
+        def tick() -> None:
+            number = 0
+            while not stopped.wait(0.02):
+                number += 1
+                _send(producer, prefix, _record("price", f"tick-{number}", instrument="BTC-USD", source="feed",
+                                                price=f"{10_000 + number % 7}"))
+
+        ticking = threading.Thread(target=tick)
+        ticking.start()
+        try:
+            # Both have joined by then, and the group has settled.
+            time.sleep(8)
+            stage.tell("killing the worker that owns the shard")
+            with LedgerReader(folder / "desk-0.db") as reader:
+                owner = reader.owner() or ""
+                victim = first if f"process {first.pid} " in owner else second
+                started = time.perf_counter()
+                victim.kill()
+                victim.wait()
+                before, deadline = reader.end(), started + WAIT_SECONDS
+                while reader.end() <= before:
+                    if time.perf_counter() > deadline:
+                        raise RuntimeError(f"expected a successor within {WAIT_SECONDS} s")
+                    time.sleep(0.01)
+                seconds = time.perf_counter() - started
+        finally:
+            stopped.set()
+            ticking.join()
+    shutil.rmtree(folder, ignore_errors=True)
+    return Sample(seconds, {"the session of a worker, after which its group gives it up": SESSION_MS / 1_000})
 
 
 def tick_to_call(stage: Stage, share: int) -> Sample:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra import reference
 from ledger import events
+from ledger.between_shards import BETWEEN
 from ledger.commands import COMMANDS
 from ledger.errors import REJECTIONS
 from ledger.events import EVENTS, TOPICS, UPCASTS, Cause, Deposited, Event
@@ -52,7 +53,7 @@ def test_reference_names_every_event_record_and_rejection() -> None:
     page = reference.page_text()
 
     assert all(f"### {event.__name__}\n\n`{event.TOPIC}` - " in page for event in EVENTS)
-    assert all(f"| `{kind}` |" in page for kind in COMMANDS)
+    assert all(f"| `{kind}` |" in page for kind in (*COMMANDS, *BETWEEN))
     assert all(f"| `{reason}` | {meaning} |" in page for reason, meaning in REJECTIONS.items())
 
 
@@ -126,8 +127,9 @@ def test_every_event_without_a_topic_is_only_a_stem() -> None:
 
 
 def test_facts_answer_records_that_exist() -> None:
-    assert set() == {event.ANSWERS for event in EVENTS} - set(COMMANDS) - {None, "*"}
-    assert set() == set(COMMANDS) - {event.ANSWERS for event in EVENTS}
+    records = {*COMMANDS, *BETWEEN}
+    assert set() == {event.ANSWERS for event in EVENTS} - records - {None, "*"}
+    assert set() == records - {event.ANSWERS for event in EVENTS}
 
 
 def test_every_past_topic_leads_to_a_present_one() -> None:

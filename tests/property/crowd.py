@@ -17,6 +17,7 @@ from typing import Any, Final
 from infra.streams.records import Place, read
 from ledger.amounts import NANOSECONDS, exact, plain, rfc3339, round_down
 from ledger.nomination import PoolPlace
+from ledger.rulebook import named
 from projections.book import Book
 from tests.property.record_steps import BRISK, COIN, START, STERN, rulebook
 from tests.property.records_strategy import memory_ledger
@@ -24,9 +25,30 @@ from tests.property.records_strategy import memory_ledger
 # Any step is taken, marks never age by themselves; nothing is lost of the blocks.
 _CALM: Final[dict[str, Any]] = {"variant": "last:1", "max_age_seconds": 10**9, "max_step": "1000000000"}
 _AGEING: Final[dict[str, Any]] = {"variant": "last:1", "max_age_seconds": 300, "max_step": "1000000000"}
+
+
+def _content(text: str) -> dict[str, Any]:
+    found = named(text)
+    if found is None:
+        raise LookupError(f"expected a shipped rulebook, came {text}")
+    return found.model_dump(mode="json", exclude_none=True)
+
+
+_TOGETHER: Final[dict[str, Any]] = {"variant": "scenarios:1", "prices": ["-0.15", "-0.05", "0", "0.05", "0.15"],
+                                    "minimum": "0.005", "initial_multiple": "1.5"}
+# Not screened: everything on BTC is revalued together, inverse contracts too, and offset by what is on SOL.
+PORTFOLIO: Final = rulebook(
+    "portfolio", oracle=_CALM, instruments={
+        "BTC-USD": {"requirement": {**_TOGETHER, "underlying": "BTC"}},
+        "BTC-COIN": {"requirement": {**_TOGETHER, "underlying": "BTC"}},
+        "SOL-USD": {"requirement": {**_TOGETHER, "underlying": "SOL"}}, "*": {"requirement": _TOGETHER}},
+    pool={"variant": "pool:1", "portfolio": {"variant": "portfolio:1", "offsets": {
+        "variant": "offsets:1", "credits": {"BTC": {"SOL": "0.8"}}}}})
+# The house's second version under another name: fees in the margins, buffers, loans, weighted profit, netting.
+BEST: Final[dict[str, Any]] = {**_content("house-2"), "name": "best", "oracle": _CALM}
 RULEBOOKS: Final = [
     rulebook("plain", oracle=_CALM), {**BRISK, "oracle": _CALM}, {**STERN, "oracle": _CALM},
-    {**COIN, "oracle": _CALM}]
+    {**COIN, "oracle": _CALM}, PORTFOLIO, BEST]
 ASSETS: Final = {"USD": ("0.01", None), "BTC": ("0.00000001", "BTC-USD"), "ETH": ("0.0001", "ETH-BTC")}
 # instrument -> (base, quote, contract type, lot, first price)
 INSTRUMENTS: Final = {
@@ -66,7 +88,7 @@ class Crowd:
             else:
                 self.say("account", account=name, margin_mode=self.random.choice(["cross", "cross", "isolated"]),
                          position_mode=self.random.choice(["net", "net", "hedge"]),
-                         rulebook=self.random.choice([None, "plain", "brisk", "stern", "coin"]))
+                         rulebook=self.random.choice([None, "plain", "brisk", "stern", "coin", "portfolio", "best"]))
             for _ in range(self.random.randrange(1, 3)):
                 self.pay(name)
         self.trade(3 * accounts)

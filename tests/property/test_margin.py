@@ -115,6 +115,9 @@ class Table(NamedTuple):
     def borrowing(self, asset: str) -> None:
         return None
 
+    def scaling(self, asset: str) -> None:
+        return None
+
     def collateral(self, asset: str) -> ValueTiers:
         return self.tiers
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -18,11 +19,11 @@ from infra import shard as shards
 from infra.shard import Shard
 from infra.snapshots import Snapshots
 from infra.venue import SimulatedVenue
-from ledger.amounts import exact
+from ledger.amounts import ZERO, exact
 from ledger.clearing_house import ClearingHouse
 from ledger.encoding import decode
 from ledger.errors import LedgerUnreadable
-from ledger.events import Recorded
+from ledger.events import Cause, Evidence, Recorded, RulebookVersion, ShortfallClaimed, Trigger
 from ledger.snapshot import DERIVED, KEPT, encode_states, hash_of_states, pack, restore_states, unpack
 from ledger.states import States
 from projections.book import Book
@@ -213,3 +214,17 @@ def test_other_content_changes_nothing(content: bytes) -> None:
     with pytest.raises(LedgerUnreadable):
         restore_states(states, [content])
     assert list(encode_states(states)) == list(encode_states(States()))
+
+
+def test_an_unanswered_claim_comes_back() -> None:
+    states, back = States(), States()
+    states.claims["claim-7"] = ShortfallClaimed(
+        time=5, cause=Cause(source="a", type="price"), account="a", pool="cross", asset="USD", amount=Decimal("1.5"),
+        claim_id="claim-7", liquidation_id="liquidation-3", recourse="limited", evidence=Evidence(
+            account_equity=ZERO, margin_equity=ZERO, collateral_value=ZERO, unrealised_pnl=ZERO, initial_margin=ZERO,
+            maintenance_margin=ZERO, margin_ratio=None, balances={"USD": ZERO}, marks=[], positions=[],
+            rulebook=RulebookVersion(name="house", version=1), trigger=Trigger(position=1, type="price")))
+
+    restore_states(back, encode_states(states))
+
+    assert states.claims == back.claims

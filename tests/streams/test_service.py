@@ -22,6 +22,7 @@ from infra.embedded import LedgerReader, open_ledger, open_reader
 from infra.replay import replay_ledger
 from infra.streams.messages import messages
 from infra.streams.outflow import relay_name
+from infra.streams.parts import noted_duty
 from infra.streams.topics import (
     ACCOUNT_STATE,
     ACCOUNTS,
@@ -29,6 +30,7 @@ from infra.streams.topics import (
     MARGIN_CALLS,
     OUTCOMES,
     OUTPUTS,
+    PRICES,
     REJECTIONS,
     ensure,
 )
@@ -41,7 +43,7 @@ from tests.streams.clients import Cluster, Process, position_of, value_of, wait_
 TIME = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}Z"
 
 
-def record(kind: str, name: str, **fields: Any) -> dict[str, Any]:
+def record(kind: str, name: str, /, **fields: Any) -> dict[str, Any]:
     return {"type": kind, "id": name, "time": TIME, **fields}
 
 
@@ -130,12 +132,15 @@ def wait_for_quiet(cluster: Cluster, folder: Path, records: int) -> None:
     wait_until(is_done, f"{records} records applied and published", log=folder / "worker.log")
 
 
-def expected_of(ledger: str | Path, shard: str, topic: str) -> list[tuple[int, bytes]]:
+def expected_of(ledger: str | Path, shard: str, topic: str, prefix: str = "") -> list[tuple[int, bytes]]:
     """(log position, value) of every message that the log says for a topic, in log order."""
     states, found = States(), []
     with open_reader(ledger) as reader, exact():
+        duty = noted_duty(reader.settings())
         for recorded in reader.log():
             states.fold(recorded)
+            if not duty.tells(recorded, prefix):
+                continue
             kind, _, account = recorded.originator_id.partition(":")
             for message in messages(recorded, shard, states.accounts.get(account) if kind == "account" else None):
                 if message.topic == topic:
@@ -157,10 +162,13 @@ def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder:
     process = worker(cluster, folder, "--metrics-port", "0")
     wait_until(lambda: end_of(folder) >= 6, "the opening is applied", log=folder / "worker.log")
 
-    cluster.send_all([record("price", "p2", instrument="BTC-USD", price="9000", source="feed")])
+    tick = json.dumps(record("price", "p2", instrument="BTC-USD", price="9000", source="feed")).encode()
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    cluster.send_raw(PRICES, tick, key="BTC-USD", headers=[("traceparent", trace)])
     (message,) = cluster.read(MARGIN_CALLS, until=bool)
 
     call, headers = value_of(message), dict(message.headers)
+    assert trace == headers["traceparent"]
     assert (b"A", "A", "cross", "1000", "900") == (
         message.key, call["account"], call["pool"], call["margin_equity"], call["maintenance_margin"])
     assert {"call_id", "issued_at", "deadline", "call_amount", "call_asset", "eligible", "cure_level", "margin_ratio",
@@ -172,6 +180,7 @@ def test_a_tick_becomes_a_margin_call_with_its_reasons(cluster: Cluster, folder:
     cluster.send_all([record("price", "p3", instrument="BTC-USD", price="8000", source="feed")])
     orders = cluster.read(LIQUIDATIONS, until=lambda found: len(found) >= 2)
     assert "margin-call-met" == value_of(ends[-1])["event"]
+    assert "traceparent" not in dict(ends[-1].headers)
     assert ["liquidation-started", "liquidation-order-placed"] == [value_of(row)["event"] for row in orders]
     (address,) = re.findall(r"metrics on (http://\S+)/metrics", (folder / "worker.log").read_text())
 

@@ -13,6 +13,7 @@ import pytest
 
 from infra.embedded import open_reader
 from infra.replay import replay_ledger
+from infra.streams.parts import ShardId, shards_of
 from infra.streams.topics import OUTPUTS
 from ledger.errors import LedgerUnreadable
 from tests.shards import new_shard
@@ -20,6 +21,7 @@ from tests.streams.clients import Cluster, Process, position_of, wait_until
 from tests.streams.test_service import expected_of, stream
 
 PARTITIONS = 2
+SHARDS = shards_of(PARTITIONS)
 
 
 @pytest.fixture
@@ -34,11 +36,11 @@ def ledger(postgres: str) -> Iterator[str]:
     """Where the shards' ledgers are, with `{shard}` for the number; removed afterwards."""
     stem = f"test_{uuid.uuid4().hex[:8]}_"
     with ExitStack() as stack:
-        shards = [stack.enter_context(new_shard(postgres, f"{stem}{shard}")) for shard in range(PARTITIONS)]
+        shards = [stack.enter_context(new_shard(postgres, f"{stem}{shard}")) for shard in SHARDS]
         yield shards[0].url.replace(shards[0].shard, f"{stem}{{shard}}")
 
 
-def address(ledger: str, shard: int) -> str:
+def address(ledger: str, shard: ShardId) -> str:
     return ledger.replace("{shard}", str(shard))
 
 
@@ -91,15 +93,16 @@ def test_workers_that_die_are_replaced_and_neither_side_can_tell(two_shards: Clu
                 process.kill()
 
     for topic in OUTPUTS:
-        wanted = [expected_of(address(ledger, shard), f"shard-{shard}", topic) for shard in range(PARTITIONS)]
-        total = sum(map(len, wanted))
+        wanted = {shard: expected_of(address(ledger, shard), f"shard-{shard}", topic, two_shards.prefix)
+                  for shard in SHARDS}
+        total = sum(map(len, wanted.values()))
         seen = two_shards.read(topic, until=lambda found, total=total: len(found) >= total)  # type: ignore[misc]
-        for shard in range(PARTITIONS):
+        for shard in SHARDS:
             mine = [row for row in seen if dict(row.headers)["ce_id"].startswith(f"shard-{shard}:".encode())]
             # Over several partitions only the order of each key is told.
             assert sorted(wanted[shard]) == sorted((position_of(row), row.value) for row in mine), topic
             for key in {row.key for row in mine}:
                 positions = [position_of(row) for row in mine if row.key == key]
                 assert positions == sorted(positions)
-    for shard in range(PARTITIONS):
+    for shard in SHARDS:
         assert [] == replay_ledger(address(ledger, shard)).differences

@@ -67,6 +67,8 @@ def test_the_whole_answer_for_one_position() -> None:
             "All figures are in USD, under rulebook house 1.",
             "Cross pool: account equity is 500 USD (unrealised PnL -500), margin equity 500 USD.",
             "Cross pool: 190 USD are needed to add risk and 95 USD to keep it, so the margin ratio is 5.2631.",
+            "Cross pool: what moved it most since entry is a loss of 500 USD on long 1 BTC-USD; without it the margin "
+            "ratio would be 10.5263 at these margins.",
             "Cross pool: healthy; a loss of 357.5 USD at these margins would bring it to the warning line 1.5.",
             "Long 1 BTC-USD: liquidated at a mark of 9090.9091, a fall of 4.31 %, and bankrupt at 9000, all other "
             "marks as they are."]}
@@ -87,6 +89,38 @@ def test_the_status_is_that_of_the_lines_of_the_rulebook(mark: str, status: str)
     found = asked(long_btc(), marks={"BTC-USD": mark})
 
     assert status == found["status"] == found["pools"][0]["status"]
+
+
+@pytest.mark.parametrize(("mark", "cure"), [
+    # 110 over 91.1: 1.3 is reached where 110 = 1.3 x 91.1 x what is left.
+    pytest.param("9110", "it would be called, since its margin ratio is below 1.25; 8.43 USD of margin equity more "
+                 "would cure it.|closing 0.0711813 of long 1 BTC-USD at its mark would cure it too.", id="called"),
+    pytest.param("9080", "it would be liquidated, since its margin ratio is past 1, until it stands at 1.3; 38.04 USD "
+                 "of margin equity more would bring it there.|closing 0.322264 of long 1 BTC-USD at its mark would "
+                 "cure it too.", id="liquidated"),
+    pytest.param("8990", "bankrupt: closed at these marks it would leave a loss of 10 USD.|closing even all of long 1 "
+                 "BTC-USD at its mark, which costs most, would not cure it.", id="bankrupt"),
+])
+def test_what_would_cure_is_said(mark: str, cure: str) -> None:
+    found = asked(long_btc(), marks={"BTC-USD": mark})["explanation"]
+
+    assert [f"Cross pool: {sentence}" for sentence in cure.split("|")] == found[4:6]
+
+
+def test_a_size_to_close_is_a_multiple_of_the_lot() -> None:
+    instrument = {"instrument": "BTC-USD", "base": "BTC", "quote": "USD", "lot_size": "0.1"}
+    found = asked(long_btc(), marks={"BTC-USD": "9080"}, instruments=[instrument])["explanation"]
+
+    assert "Cross pool: closing 0.4 of long 1 BTC-USD at its mark would cure it too." in found
+
+
+def test_the_position_that_costs_most_is_named_and_what_moved_the_ratio() -> None:
+    found = asked(long_btc(), {"instrument": "ETH-USD", "signed_size": "-10", "entry_price": "200"},
+                  marks={"BTC-USD": "10100", "ETH-USD": "250"})["explanation"]
+
+    assert ("Cross pool: what moved it most since entry is a loss of 500 USD on short 10 ETH-USD; without it the "
+            "margin ratio would be 8.7301 at these margins.") in found
+    assert ("Cross pool: long 1 BTC-USD costs most, 101 of the 126 USD that are needed to keep all, 80.16 %.") in found
 
 
 @pytest.mark.parametrize("mark", ["9110", "9080", "8990"])
@@ -271,11 +305,31 @@ def test_what_is_not_known_is_ignored_and_said() -> None:
 
 def test_open_orders_reserve_nothing_under_a_rulebook_without_such_a_rule() -> None:
     document = question(long_btc())
+    document["rulebook"] = {name: row for name, row in house_rulebook().items() if name != "orders"}
     document["account"]["orders"] = [{"instrument": "BTC-USD", "side": "buy", "remaining": "1", "price": "9000"}]
     found = json.loads(answer(json.dumps(document).encode()).model_dump_json())
 
     assert "190" == found["initial_margin"]
     assert "Open orders reserve no margin under rulebook house 1." in found["explanation"]
+
+
+@pytest.mark.parametrize(("orders", "initial"), [
+    ([("buy", "1", "9000")], "370"),  # 2 % of 9,500 and of 9,000
+    ([("sell", "1", "9000")], "190"),  # it would only close
+    ([("sell", "3", "10000")], "400"),  # past closing two are sold: 2 % of 20,000
+    ([("buy", "1", "9000"), ("sell", "3", "10000")], "400"),  # the costlier side
+    ([("buy", "1", "9000"), ("buy", "1", "8000")], "530"),
+])
+def test_open_orders_reserve_what_the_ledger_reserves(orders: list[tuple[str, str, str]], initial: str) -> None:
+    document = question(long_btc())
+    document["account"]["orders"] = [{"instrument": "BTC-USD", "side": side, "remaining": size, "price": price}
+                                     for side, size, price in orders]
+    found = json.loads(answer(json.dumps(document).encode()).model_dump_json())
+
+    assert (initial, "95") == (found["initial_margin"], found["maintenance_margin"])
+    assert initial == found["pools"][0]["initial_margin"]
+    assert str(500 - int(initial)) == found["free_collateral"]
+    assert f"Cross pool: {initial} USD are needed to add risk" in " ".join(found["explanation"])
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------

@@ -745,6 +745,37 @@ def test_margin_draws_a_grid_and_asks_what_if(tmp_path: Path) -> None:
     assert "expected a move" in clearing("margin", file, "--what-if", "BTC-USD").err
 
 
+@pytest.mark.parametrize(("suffix", "opening"), [(".png", b"\x89PNG\r\n"), (".svg", b"<?xml")])
+def test_margin_draws_a_picture_beside_the_grid(tmp_path: Path, suffix: str, opening: bytes) -> None:
+    file, picture = tmp_path / "portfolio.json", tmp_path / f"grid{suffix}"
+    file.write_text(json.dumps({"rulebook": "house", "marks": {"BTC-USD": "9500"}, "account": {
+        "collateral": {"USD": "1000"},
+        "positions": [{"instrument": "BTC-USD", "signed_size": "1", "entry_price": "10000"}]}}))
+    told = clearing("margin", file, "--grid", "--plot", picture, "--mark", "BTC-USD")
+    drawn = picture.read_bytes()
+    picture.unlink()
+    alone = clearing("margin", file, "--plot", picture, "--mark", "BTC-USD")
+
+    assert "bankrupt" == json.loads(told.out)[0]["status"]
+    assert (0, f"Drawn into {picture}.\n") == (told.code, told.err)
+    assert drawn.startswith(opening)
+    assert ("", drawn) == (alone.out, picture.read_bytes())
+
+
+def test_margin_says_why_it_cannot_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "portfolio.json"
+    file.write_text(json.dumps({"rulebook": "house", "marks": {}, "account": {"collateral": {}, "positions": []}}))
+
+    assert "expected a file name that ends in .png or .svg, came x.gif" in clearing(
+        "margin", file, "--plot", "x.gif").err
+    assert "expected to write" in clearing("margin", file, "--plot", tmp_path / "none" / "x.png").err
+    assert "--plot or --what-if, came both" in clearing("margin", file, "--plot", "x.png", "--what-if", "*=1%").err
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install 'clearing-ledger[plot]'" in clearing("margin", file, "--plot", tmp_path / "x.png").err
+
+
 def test_rulebooks_are_listed_and_printed_whole() -> None:
     kinds = {row["name"]: row["kind"] for row in clearing("rulebooks", "--json").json}
     assert ("rulebook", "protocol") == (kinds["house"], kinds["dydx-v4"])

@@ -701,6 +701,20 @@ def test_ids_are_not_normalised() -> None:
     assert ["applied"] * 3 == [outcome.kind for outcome in outcomes]
 
 
+def test_a_rulebook_that_is_repeated_is_compared_by_its_values() -> None:
+    """Semantics 1: known fields as values, `1.0` equals `1.00`: also those within a rulebook."""
+    s = desk()
+    lines = {"warning": "1.50", "call": "1.20", "cure": "1.30", "liquidation": "1.0", "stop": "1.3"}
+    shorter = {**lines, "warning": "1.5", "call": "1.2", "liquidation": "1"}
+    first = s.rulebook(rules("desk", 1, thresholds=lines), id="book")
+
+    same, other = (s.rulebook(rules("desk", 1, thresholds=said), id="book")
+                   for said in (shorter, {**shorter, "call": "1.25"}))
+
+    assert ("applied", "duplicate") == (first.kind, same.kind)
+    assert ("rejected", "conflict") == (other.kind, other.reason)
+
+
 def test_a_rulebook_version_is_not_taken_by_other_content() -> None:
     """Issue 2: every refusal is a recorded rejection with its reason."""
     s = desk()

@@ -34,9 +34,13 @@ def test_every_function_of_the_page_exists(name: str) -> None:
 def test_the_variants_of_the_page_are_those_of_the_blocks() -> None:
     import ledger.risk.haircuts
     import ledger.risk.pool
+    import ledger.risk.portfolio
+    import ledger.risk.scenario
     import ledger.risk.schedule
+    import ledger.risk.surroundings
 
-    files = (ledger.risk.haircuts, ledger.risk.pool, ledger.risk.schedule)
+    files = (ledger.risk.haircuts, ledger.risk.pool, ledger.risk.portfolio, ledger.risk.scenario, ledger.risk.schedule,
+             ledger.risk.surroundings)
     texts = [Path(module.__file__ or "").read_text("utf-8") for module in files]
     variants = {name for text in texts for name in re.findall(r'variant: Literal\["([^"]+)"\]', text)}
 

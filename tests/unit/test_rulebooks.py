@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from infra.calculator import BadInput, answer
-from infra.what_if import Move, grid, read_move, what_if
+from infra.margin_plot import Span, spans
+from infra.what_if import Move, fine_grid, grid, read_move, what_if
 from ledger.errors import Rejected
-from ledger.rulebook import Rulebook, read_rulebook, shipped, shipped_names
+from ledger.rulebook import Rulebook, named, read_rulebook, shipped, shipped_names, shipped_versions
 
 VENUES = ["binance-coinm", "binance-pm", "binance-usdm", "binance-usdm-multi", "bitmex", "bybit-uta", "deribit",
           "hyperliquid", "okx-multi-currency"]
@@ -20,25 +21,32 @@ INVERSE = {"instrument": "XBTUSD", "base": "XBT", "quote": "USD", "contract_type
 PERPETUAL = {"instrument": "BTCUSDT", "base": "BTC", "quote": "USDT"}
 
 
-def book(name: str) -> Rulebook:
-    found = shipped(name)
+def book(name: str, version: int | None = None) -> Rulebook:
+    found = shipped(name.removesuffix(f"-{version}"), version)
     assert found is not None
     return found
 
 
-def asked(name: str, positions: list[dict[str, str]], collateral: dict[str, str], marks: dict[str, str],
-          instruments: list[dict[str, str]], orders: list[dict[str, str]] | None = None) -> dict[str, Any]:
+def named_book(text: str) -> Rulebook:
+    found = named(text)
+    assert found is not None
+    return found
+
+
+def asked(name: str | dict[str, Any], positions: list[dict[str, str]], collateral: dict[str, str],
+          marks: dict[str, str], instruments: list[dict[str, str]],
+          orders: list[dict[str, str]] | None = None) -> dict[str, Any]:
     question = {"rulebook": name, "instruments": instruments, "marks": marks,
                 "account": {"collateral": collateral, "positions": positions, "orders": orders or []}}
     found: dict[str, Any] = json.loads(answer(json.dumps(question).encode()).model_dump_json())
     return found
 
 
-@pytest.mark.parametrize("name", shipped_names())
-def test_a_rulebook_reads_and_reprints_as_itself(name: str) -> None:
-    content = book(name).model_dump(mode="json", exclude_none=True)
+@pytest.mark.parametrize(("name", "version"), shipped_versions())
+def test_a_rulebook_reads_and_reprints_as_itself(name: str, version: int) -> None:
+    content = book(name, version).model_dump(mode="json", exclude_none=True)
 
-    assert book(name) == read_rulebook(content)
+    assert book(name, version) == read_rulebook(content)
 
 
 @pytest.mark.parametrize("name", VENUES)
@@ -108,7 +116,75 @@ def test_open_orders_reserve_margin_and_the_loss_of_filling_them() -> None:
     assert ("537.335", "526.508") == (free("9253.30"), free("9269.84"))
 
 
+# --- the house's second version ----------------------------------------------------------------------------------
+
+BTC = {"instrument": "BTC-USD", "signed_size": "10", "entry_price": "50000"}
+
+
+def house(positions: list[dict[str, str]], collateral: dict[str, str], mark: str = "50000") -> dict[str, Any]:
+    return asked("house-2", positions, collateral, {"BTC-USD": mark, "USDT": "1"}, [])
+
+
+def test_the_default_stays_the_first_version_until_another_is_named() -> None:
+    assert (1, 2, 2) == (book("house").version, book("house-2", 2).version, named_book("house-2").version)
+    assert [None, None, None] == [named("house-3"), named("-2"), named("house-two")]
+    assert ("house", 2) in shipped_versions() and shipped_names().count("house") == 1
+
+
+@pytest.mark.parametrize(("sentence", "positions", "collateral", "mark", "initial", "maintenance", "free"), [
+    ("marginal tiers, and what closing costs in both margins",
+     [BTC], {"USD": "100000"}, "50000", "12750", "6500", "87250"),
+    ("a chosen leverage raises initial margin",
+     [{**BTC, "leverage": "20"}], {"USD": "100000"}, "50000", "25250", "6500", "74750"),
+    ("and never lowers it", [{**BTC, "leverage": "100"}], {"USD": "100000"}, "50000", "12750", "6500", "87250"),
+    ("four fifths of a profit count for new risk", [BTC], {"USD": "100000"}, "51000", "13055", "6655", "94945"),
+    ("of a loss all", [BTC], {"USD": "100000"}, "49000", "12445", "6345", "77555"),
+    ("a loan is owed at its ask value, and half as much again must stand behind it",
+     [], {"USD": "100000", "USDT": "-10000"}, "50000", "5012.5", "500", "84962.5"),
+    ("both sides of a hedge need what the larger needs",
+     [{**BTC, "position_side": "long"}, {**BTC, "signed_size": "-10", "position_side": "short"}],
+     {"USD": "100000"}, "50000", "12750", "6500", "87250"),
+])
+def test_the_house_takes_the_best_of_each(sentence: str, positions: list[dict[str, str]], collateral: dict[str, str],
+                                          mark: str, initial: str, maintenance: str, free: str) -> None:
+    found = house(positions, collateral, mark)
+
+    assert (initial, maintenance, free) == (
+        found["initial_margin"], found["maintenance_margin"], found["free_collateral"]), sentence
+
+
+def test_nothing_may_leave_that_a_loan_needs_behind_it() -> None:
+    """15,037.5 must stay where 10,025 are owed: ratio 1.5."""
+    found = house([], {"USD": "20000", "USDT": "-10000"})
+
+    assert Decimal("20000") - Decimal("10025") * Decimal("1.5") == Decimal(found["withdrawable"])
+
+
+# --- blocks of protocols in rulebooks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("contract", "mark", "leverage", "initial", "maintenance"), [
+    ("linear", "200", None, "1140", "810"),  # 100 x 200 x (100 / 1000 x 0.5 + 0.005) + 40; seven tenths
+    ("linear", "200", "10", "2000", "810"),
+    ("inverse", "50", None, "40.012", "40.0084"),  # 100 / 50 = 2 of the base: 2 x (2 / 1000 x 0.5 + 0.005) + 40
+])
+def test_skew_linear_margins_grow_with_the_share_of_depth(contract: str, mark: str, leverage: str | None, initial: str,
+                                                          maintenance: str) -> None:
+    block = {"variant": "skew-linear:1", "skew_scale": "1000", "slope": "0.5", "floor": "0.005",
+             "maintenance_scalar": "0.7", "least_margin": "40"}
+    content = book("house").model_dump(mode="json", exclude_none=True)
+    content["instruments"]["X"] = {"requirement": block}
+    held = {"instrument": "X", "signed_size": "-100", "entry_price": mark, "leverage": leverage}
+    found = asked(content, [{name: value for name, value in held.items() if value}], {"USD": "1", "BTC": "1"},
+                  {"X": mark, "BTC": "1"}, [{"instrument": "X", "base": "BTC", "quote": "USD",
+                                             "contract_type": contract}])
+
+    assert (initial, maintenance) == (found["initial_margin"], found["maintenance_margin"])
+
+
 @pytest.mark.parametrize(("path", "value", "expected"), [
+    (("pool", "borrowing"), {"variant": "collateral-ratio:1", "minimum": "0.9"}, "a minimum of at least 1"),
+    (("pool", "borrowing"), {"variant": "collateral-ratio:1"}, "Field required"),
     (("instruments", "*", "requirement", "tiers", 1, "floor"), "0", "floors to rise"),
     (("instruments", "*", "requirement", "tiers", 0, "floor"), "1", "a first tier with floor 0"),
     (("instruments", "*", "requirement", "tiers", 1, "maintenance"), "0.001", "rates not to fall"),
@@ -158,6 +234,17 @@ def test_a_grid_runs_over_every_mark() -> None:
     assert [row["margin_equity"] for row in rows] == sorted(row["margin_equity"] for row in rows)
 
 
+def test_a_fine_grid_divides_the_steps_where_the_status_changes() -> None:
+    steps = [Decimal(step) for step in (-50, 0, 50)]
+    rows = fine_grid(QUESTION, "*", steps, 5)
+    found = [(row["move"], row["status"]) for row in rows]
+
+    assert [("-50", "bankrupt"), ("-40", "bankrupt")] == found[:2]
+    assert next((row["move"], row["status"]) for row in grid(QUESTION)) == found[0]
+    assert ["-50", "-40", "-30", "-20", "-10", "0", "50"] == [move for move, _ in found]
+    assert [Span("bankrupt", -50.0, -5.0), Span("healthy", -5.0, 50.0)] == spans(rows)
+
+
 @pytest.mark.parametrize("text", ["BTC-USD", "BTC-USD=10", "=10%", "BTC-USD=ten%", "BTC-USD=-100%"])
 def test_a_move_that_is_none_says_what_was_expected(text: str) -> None:
     with pytest.raises(BadInput, match="expected"):
@@ -172,4 +259,5 @@ def test_a_move_of_an_unknown_mark_is_refused() -> None:
 def test_the_rulebooks_of_the_folder_are_those_that_are_shipped() -> None:
     folder = Path(__file__).parents[2] / "ledger" / "rulebooks"
 
-    assert {f"{name}-{book(name).version}.json" for name in shipped_names()} <= {path.name for path in folder.iterdir()}
+    assert {f"{name}-{version}.json" for name, version in shipped_versions()} == {
+        path.name for path in folder.iterdir() if path.is_file()}
