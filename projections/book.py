@@ -125,8 +125,7 @@ class Book:
         self._house = house
         for instrument, market in house.markets.items():
             self._mark_times[instrument] = market.mark_time
-        for account in house.accounts:
-            self._dirty[account] = None
+        self._enter_all(house)
         self._arm(house)
         self._nominated.update(dict.fromkeys(self.places()))
 
@@ -325,6 +324,46 @@ class Book:
         entry = self._entries[state.account] = Entry(state, version)
         return entry
 
+    def _enter_all(self, house: ClearingHouse) -> None:
+        """Enter every account of an empty book as `_sync` would one by one, rows written column by column."""
+        filled: dict[Holders | Balances, tuple[list[int], list[float], list[float]]] = {}
+        versions: dict[str | None, tuple[str, Rulebook]] = {}
+        for state in house.accounts.values():
+            if not state.is_margined:
+                continue
+            known = versions.get(state.rulebook)
+            if known is None:
+                rules = house.rules(state)
+                known = versions[state.rulebook] = _version(rules), rules
+            version, rules = known
+            entry = self._enter(state, version, rules)
+            # The cross pool comes first.
+            entry.pools = tuple(self._pools.add(state.account, name, version) for name in state.pools())
+            holders_of, balances_of = self._pools.holders[version], self._pools.balances[version]
+            for key, position in state.positions.items():
+                pool = entry.pool(CROSS if key[1] == CROSS else pool_name(*key))
+                if pool is None:
+                    continue
+                holders = holders_of.get(key[0]) or self._holders_of(key[0], version, house)
+                pools, sizes, bases = filled.setdefault(holders, ([], [], []))
+                pool.positions[key] = len(pools)
+                pools.append(pool.index)
+                exact_size, index = position.size * house.markets[key[0]].contract_size, position.funding_index
+                sizes.append(float(exact_size))
+                bases.append(float(position.cost - exact_size * index if index else position.cost))
+            for pool in entry.pools:
+                for asset, amount in state.balances.get(pool.name, _NO_BALANCES).items():
+                    balances = balances_of.get(asset) or self._balances_of(asset, version, house)
+                    pools, amounts, seen = filled.setdefault(balances, ([], [], []))
+                    pool.balances[asset] = len(pools)
+                    pools.append(pool.index)
+                    amounts.append(float(amount))
+                    seen.append(self._seen(balances, state, amounts[-1], house))
+                self._set_lines(state, pool)
+                self._left[pool.index] = None
+        for columns, rows in filled.items():
+            columns.fill(*rows)
+
     def _drop(self, pool: Pool) -> None:
         self._pools.drop(pool)
         self._nominated.pop((pool.account, pool.name), None)
@@ -355,12 +394,8 @@ class Book:
                     self._pools.holders[entry.version][key[0]].release(pool.positions.pop(key))
 
     def _set_position(self, pool: Pool, key: PositionKey, position: Position, house: ClearingHouse) -> None:
-        tables = self._pools.holders[pool.version]
-        holders = tables.get(key[0])
-        if holders is None:
-            holders = tables[key[0]] = Holders(key[0], self._rules[pool.version], self._factor(key[0], house))
-            self._set(holders, house)
-            self._priced.clear()
+        holders = (self._pools.holders[pool.version].get(key[0])
+                   or self._holders_of(key[0], pool.version, house))
         row = pool.positions.get(key)
         if row is None:
             row = pool.positions[key] = holders.take(pool.index)
@@ -381,11 +416,24 @@ class Book:
                     row = known[asset] = balances.take(pool.index)
                 figure = balances.views[AMOUNT][row] = float(amount)
                 if balances.bears:
-                    indexes = house.assets[asset].indexes(state.touched)
-                    balances.views[SEEN][row] = float(indexes[0 if figure < 0 else 1])
+                    balances.views[SEEN][row] = self._seen(balances, state, figure, house)
             if len(known) != len(held):
                 for asset in [asset for asset in known if asset not in held]:
                     self._pools.balances[entry.version][asset].release(known.pop(asset))
+
+    @staticmethod
+    def _seen(balances: Balances, state: AccountState, amount: float, house: ClearingHouse) -> float:
+        """The interest index at the account's last event; 0 where the asset bears none."""
+        if not balances.bears:
+            return 0.0
+        return float(house.assets[balances.asset].indexes(state.touched)[0 if amount < 0 else 1])
+
+    def _holders_of(self, instrument: str, version: str, house: ClearingHouse) -> Holders:
+        holders = self._pools.holders[version][instrument] = Holders(
+            instrument, self._rules[version], self._factor(instrument, house))
+        self._set(holders, house)
+        self._priced.clear()
+        return holders
 
     def _balances_of(self, asset: str, version: str, house: ClearingHouse) -> Balances:
         balances = self._pools.balances[version][asset] = Balances(asset, self._rules[version])

@@ -7,6 +7,7 @@ here knows who holds a row, and nothing here decides.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple, TypeVar, cast
 
@@ -63,6 +64,17 @@ class Columns:
             self.count += 1
         self.pool[row] = pool
         return row
+
+    def fill(self, pools: Sequence[int], *columns: Sequence[float]) -> None:
+        """Take the first rows of empty columns, all at once: the pools they are of, and their cells by column."""
+        self.count = len(pools)
+        room = max(16, self.count)
+        self.pool = np.zeros(room, dtype=np.int32)
+        self.cells = np.zeros((len(self.cells), room))
+        self.pool[:self.count] = pools
+        for place, column in enumerate(columns):
+            self.cells[place, :self.count] = column
+        self.views = views_of(self.cells)
 
     def release(self, row: int) -> None:
         """Give a row back."""
