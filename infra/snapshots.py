@@ -44,8 +44,8 @@ EVERY_EVENTS: Final = 250_000
 EVERY_EVENTS_AN_ACCOUNT: Final = 5
 # At a clean close one is written where it saves folding so many events: a fifth of a second.
 CLOSE_EVENTS: Final = 10_000
-# Below this position rows that a snapshot stands for are hashed at open all the same: a second or two.
-HASHED_EVENTS_MAX: Final = 500_000
+# Below this position rows that a snapshot stands for are hashed at open all the same, at some 14 us each.
+HASHED_EVENTS_MAX: Final = 200_000
 
 
 class Snapshots:
