@@ -22,7 +22,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from infra import cli_copies, cli_dead_letters, cli_lists, cli_margin, cli_record, cli_reports, cli_shards, cli_streams
+from infra import (
+    cli_copies,
+    cli_dead_letters,
+    cli_ladder,
+    cli_lists,
+    cli_margin,
+    cli_record,
+    cli_reports,
+    cli_shards,
+    cli_streams,
+)
 from infra.cli_console import (
     MISMATCH,
     AsJson,
@@ -117,8 +127,8 @@ for _report in (
         cli_reports.events, cli_reports.account, cli_reports.accounts, cli_reports.calls, cli_lists.liquidations,
         cli_reports.statement, cli_lists.movements, cli_lists.charges, cli_lists.orders, cli_lists.trades,
         cli_reports.journal, cli_reports.markets, cli_lists.assets, cli_lists.halts, cli_reports.funds,
-        cli_record.record, cli_lists.rejections, cli_shards.shards, cli_shards.reconcile,
-        cli_copies.backup, cli_copies.restore, cli_copies.upgrade):
+        cli_ladder.ladder, cli_record.record, cli_lists.rejections, cli_shards.shards, cli_shards.reconcile,
+        cli_copies.backup, cli_copies.restore, cli_copies.upgrade, cli_copies.snapshot):
     app.command()(_report)
 app.add_typer(cli_dead_letters.dlq_app, name="dlq")
 app.add_typer(cli_streams.topics_app, name="topics")

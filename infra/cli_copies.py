@@ -1,4 +1,4 @@
-"""`clearing backup`, `restore` and `upgrade`: a ledger file copied while it is written, put back, brought up.
+"""`clearing backup`, `restore`, `upgrade`, `snapshot`: a ledger copied while it is written, put back, brought up.
 
 What a copy must prove before it is one is in `infra.backup`; this file reads the command line, calls, and prints.
 """
@@ -15,7 +15,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from infra import backup as copies
-from infra.cli_console import REFUSED, AsJson, CommandFault, parse_ledger, print_json, stdout_console, waiting
+from infra.cli_console import (
+    REFUSED,
+    AsJson,
+    CommandFault,
+    LedgerPath,
+    open_reader,
+    parse_ledger,
+    print_json,
+    remark,
+    stdout_console,
+    waiting,
+)
+from infra.embedded import open_ledger
 from infra.store.address import PostgresAddress
 
 # A file, or the address of a server, which gets its own answer.
@@ -67,6 +79,33 @@ def upgrade(ledger: LedgerFile, as_json: AsJson = False) -> None:
     console = stdout_console()
     console.print(said, soft_wrap=True)
     console.print(f"log position {done.standing.position}, root {done.standing.root}", soft_wrap=True)
+
+
+def snapshot(
+        ledger: LedgerPath,
+        drop: Annotated[bool, typer.Option("--drop", help="Delete the snapshot instead; nothing is lost.")] = False,
+        as_json: AsJson = False) -> None:
+    """Write the states beside the log, so that the next start need not read all of it.
+
+    \b
+    Example: clearing snapshot --ledger desk.db
+    """
+    with open_reader(ledger), waiting("opening the ledger"):  # what is no ledger is not made one
+        pass
+    with waiting("opening the ledger"), open_ledger(ledger) as shard:
+        if shard.notice is not None:
+            remark(shard.notice)
+        if drop:
+            shard.snapshots.drop()
+        else:
+            shard.snapshots.take()
+        found = {"log_position": shard.house.position, "snapshot_position": shard.snapshots.position or None,
+                 "root": shard.root.hex()}
+        if as_json:
+            print_json(found)
+        else:
+            what = "no snapshot" if drop else f"snapshot at log position {found['snapshot_position']}"
+            stdout_console().print(f"{what}, root {found['root']}", soft_wrap=True)
 
 
 def _file(ledger: Any, instead: str) -> Path:

@@ -107,6 +107,8 @@ def _writer(ledger: Ledger, venue: SimulatedVenue | None) -> Iterator[Shard]:
         try:
             with waiting("opening the ledger"):
                 shard = stack.enter_context(open_ledger(ledger, venue=venue))
+            if shard.notice is not None:
+                remark(shard.notice)
         except LedgerUnreadable as fault:
             if not isinstance(fault.__cause__, sqlite3.Error) and (
                     isinstance(ledger, PostgresAddress) or ledger.parent.is_dir()):

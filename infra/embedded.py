@@ -32,7 +32,7 @@ from projections.database import Connection
 from projections.read_model import ReadModels
 
 MAPPER: Final = "infra.store.mapper:EventMapper"
-# Above this size SQLite's own check would take minutes; the shard's check of every row against the root remains.
+# Above this size SQLite's own check would take minutes; the shard's check of rows against the root remains.
 QUICK_CHECK_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -73,6 +73,7 @@ def open_ledger(ledger: str | Path | PostgresAddress, *, venue: SimulatedVenue |
             shard = Shard(house, venue=venue)
             shard.open(progress)
             yield shard
+            shard.close()
         finally:
             house.close()
 

@@ -51,6 +51,7 @@ def open_shard(address: PostgresAddress, *, venue: SimulatedVenue | None = None,
         shard = Shard(house, venue=venue)
         shard.open(progress)
         yield shard
+        shard.close()
     finally:
         house.close()
 

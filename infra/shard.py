@@ -10,13 +10,15 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, cast
 
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import Notification, PersistenceError, StoredEvent
 from pydantic_core import to_json
 
+from infra.snapshots import HASHED_EVENTS_MAX, Snapshots, collector_paused
 from infra.store.commit import FORMAT, Commit, Head, InboxKey, SourcePosition, Store, require_format
 from infra.streams.records import Delivered, Fault, Place, read
 from infra.venue import SOURCE as VENUE_SOURCE
@@ -41,6 +43,7 @@ from ledger.events import (
 )
 from ledger.facts import command_of
 from ledger.market import is_repeated
+from ledger.states import States
 from projections.merkle import Frontier, leaf_hash
 
 RAW_KEPT: Final = 4_096
@@ -87,7 +90,10 @@ class Shard:
         self._positions: dict[tuple[str, int], SourcePosition] = {}
         self._moved: dict[tuple[str, int], int] = {}
         # Counters of sequenced prices, some of which came before their instrument was listed: see `_counter`.
-        self._unlisted: set[tuple[str, str]] = set()
+        self.unlisted: set[tuple[str, str]] = set()
+        self.snapshots = Snapshots(self)
+        # Why the whole log was folded at open though there is a snapshot; None where it was not.
+        self.notice: str | None = None
         # States run ahead of the store within a batch; a fault in between leaves them unusable.
         self._failed = False
 
@@ -100,13 +106,40 @@ class Shard:
             self.store.put_settings({"format": FORMAT, "default_rulebook": "house:1"})
         require_format(settings)
         self.house.part = cast(Part, settings.get("part", "whole"))
+        head = self.store.head()
+        if head is None or not self._open_from_snapshot(head, progress):
+            self._fold(head, progress)
+        self._positions = dict(self.store.source_positions())
+        self.listeners.append(self.snapshots.follow)
+
+    def _open_from_snapshot(self, head: Head, progress: Callable[[int], None] | None) -> bool:
+        """Whether a snapshot and the rows after it led to the head; if not, all is as before, and `notice` says why."""
         try:
-            with exact():
+            frontier = self.snapshots.restore(head)
+            if frontier is None:
+                return False
+            if frontier.size <= HASHED_EVENTS_MAX:
+                for _ in self._rows_of_log(0, frontier.size):
+                    pass
+                if self.frontier.to_bytes() != frontier.to_bytes():
+                    raise LedgerUnreadable("the rows before it do not lead to its root")
+            self.frontier = frontier
+            self._fold(head, progress)
+        except (LedgerUnreadable, ArithmeticError, LookupError, TypeError, ValueError) as fault:
+            self.notice = f"the snapshot is left aside and the whole log read: {fault}"
+            States.__init__(self.house)
+            self.frontier, self.unlisted, self.snapshots = Frontier(), set(), Snapshots(self)
+            return False
+        return True
+
+    def _fold(self, head: Head | None, progress: Callable[[int], None] | None) -> None:
+        """Fold the log from where the states stand, checking every row against the head."""
+        try:
+            with exact(), collector_paused():
                 self.house.load(self._log(), progress)
         except (BrokenInvariant, ArithmeticError, LookupError, TypeError, ValueError) as fault:
             raise LedgerUnreadable(f"log position {self.frontier.size} does not follow from those before it: {fault}; "
                                    "`clearing replay` finds what differs") from fault
-        head = self.store.head()
         if head is None:
             if self.house.position:
                 raise LedgerUnreadable(f"the log holds {self.house.position} events and no head")
@@ -118,22 +151,31 @@ class Shard:
         if (head.log_time, head.frontier) != (self.house.log_time, self.frontier.to_bytes()):
             raise LedgerUnreadable("the head's log time or frontier is not that of the log; `clearing replay` finds "
                                    "what differs")
-        self._positions = dict(self.store.source_positions())
 
     def _log(self) -> Iterator[Recorded]:
-        after = 0
-        while rows := self.store.select_notifications(after + 1, PAGE):
+        for row, stream, state in self._rows_of_log(self.house.position):
+            event = decode(row.topic, state)
+            if isinstance(event, RecordRejected) and event.known_by == "price":
+                self.unlisted.add(_counter((event.cause.source, event.known_by, event.key)))
+            yield Recorded(row.id, stream, row.originator_version, event)
+
+    def _rows_of_log(self, after: int, until: int | None = None) -> Iterator[tuple[Notification, str, bytes]]:
+        """Rows with their stream and state, each appended to the frontier on the way."""
+        while rows := self.store.select_notifications(after + 1, PAGE, until):
             for row in rows:
                 stream = str(row.originator_id)
                 if not isinstance(row.state, bytes):
                     raise LedgerUnreadable(f"log position {row.id}: expected state in bytes, came text; "
                                            "`clearing replay` finds what differs")
                 self.frontier.append(leaf_hash(row.id, stream, row.originator_version, row.topic, row.state))
-                event = decode(row.topic, row.state)
-                if isinstance(event, RecordRejected) and event.known_by == "price":
-                    self._unlisted.add(_counter((event.cause.source, event.known_by, event.key)))
-                yield Recorded(row.id, stream, row.originator_version, event)
+                yield row, stream, row.state
             after = rows[-1].id
+
+    def close(self) -> None:
+        """After a clean run: leave a snapshot for the next start. A store that takes none costs only that start."""
+        if not self._failed:
+            with suppress(PersistenceError):
+                self.snapshots.close()
 
     @property
     def root(self) -> bytes:
@@ -226,10 +268,10 @@ class Shard:
             market = self.house.markets.get(command.instrument)
             if market is not None and is_repeated(market, command, place.source):
                 return Outcome("duplicate", market.mark_position)
-            if market is not None and self._unlisted:
+            if market is not None and self.unlisted:
                 # It may have been rejected before the instrument was listed, and then stays so.
                 key = cast(InboxKey, _key(delivered))
-                seen = self._position_of(key) if _counter(key) in self._unlisted else None
+                seen = self._position_of(key) if _counter(key) in self.unlisted else None
                 if seen is not None:
                     return self._repeated(delivered, seen)
         else:
@@ -295,7 +337,7 @@ class Shard:
             sha256=hashlib.sha256(raw).hexdigest()))
         self._keys[key] = recorded.position
         if key[1] == "price":
-            self._unlisted.add(_counter(key))
+            self.unlisted.add(_counter(key))
         return Outcome("rejected", recorded.position, fault.reason)
 
     def _answer_to(self, source: str, name: str) -> Event | None:

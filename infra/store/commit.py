@@ -92,5 +92,17 @@ class Store(Protocol):
     def put_settings(self, settings: Mapping[str, str]) -> None:
         """Write the settings of a new ledger."""
 
+    def snapshots(self) -> Sequence[int]:
+        """The log positions of whole snapshots: of those that have a part 0, which is written last."""
+
+    def snapshot_parts(self, position: int) -> Iterable[bytes]:
+        """The parts of a snapshot, in order."""
+
+    def put_snapshot_part(self, position: int, part: int, content: bytes) -> None:
+        """Write a part of a snapshot, durable on its own; one that is there is replaced."""
+
+    def drop_snapshots(self, *, keep: int | None = None) -> None:
+        """Delete all snapshots and what is left of unfinished ones, but for the one at a position."""
+
     def close(self) -> None:
         """Release what the store holds."""

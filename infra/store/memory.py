@@ -24,6 +24,7 @@ class MemoryRecorder(POPOProcessRecorder):
         self._leaves = bytearray()
         self._positions: dict[tuple[str, int], SourcePosition] = {}
         self._settings: dict[str, str] = {}
+        self._snapshots: dict[tuple[int, int], bytes] = {}
 
     def _assert_uniqueness(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
         super()._assert_uniqueness(stored_events, **kwargs)
@@ -76,6 +77,22 @@ class MemoryRecorder(POPOProcessRecorder):
     def put_settings(self, settings: Mapping[str, str]) -> None:
         """Write the settings of a new ledger."""
         self._settings.update(settings)
+
+    def snapshots(self) -> Sequence[int]:
+        """The positions of whole snapshots."""
+        return [position for position, part in self._snapshots if part == 0]
+
+    def snapshot_parts(self, position: int) -> Iterable[bytes]:
+        """The parts of a snapshot."""
+        return [content for (at, _), content in sorted(self._snapshots.items()) if at == position]
+
+    def put_snapshot_part(self, position: int, part: int, content: bytes) -> None:
+        """Write a part of a snapshot."""
+        self._snapshots[position, part] = content
+
+    def drop_snapshots(self, *, keep: int | None = None) -> None:
+        """Delete all snapshots but one."""
+        self._snapshots = {place: content for place, content in self._snapshots.items() if place[0] == keep}
 
     def close(self) -> None:
         """Nothing to release."""

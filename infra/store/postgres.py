@@ -71,6 +71,11 @@ TABLES: Final[tuple[LiteralString, ...]] = (
     "holder TEXT NOT NULL)",
 )
 
+# Made with the first snapshot: shards of before have none. No part of the log, and never needed.
+SNAPSHOTS: Final[LiteralString] = (
+    "CREATE TABLE IF NOT EXISTS {schema}.ledger_snapshot (position BIGINT NOT NULL, part INT NOT NULL, "
+    "content BYTEA NOT NULL, PRIMARY KEY (position, part))")
+
 
 @contextmanager
 def translated() -> Iterator[None]:
@@ -339,6 +344,38 @@ class PostgresRecorder(PostgresProcessRecorder):
                 self._writer().execute(self._sql(
                     "INSERT INTO {schema}.ledger_settings VALUES (%s, %s) "
                     "ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"), row)
+
+    def _has_snapshots(self) -> bool:
+        return bool(self._rows("SELECT 1 AS found WHERE to_regclass(format('%%I.ledger_snapshot', %s::text)) "
+                               "IS NOT NULL", (self.schema,)))
+
+    def snapshots(self) -> Sequence[int]:
+        """The positions of whole snapshots; a shard of before has no table of them yet."""
+        if not self._has_snapshots():
+            return []
+        return [position for position, in self._rows("SELECT position FROM {schema}.ledger_snapshot WHERE part = 0")]
+
+    def snapshot_parts(self, position: int) -> Iterable[bytes]:
+        """The parts of a snapshot."""
+        rows = self._rows("SELECT part FROM {schema}.ledger_snapshot WHERE position = %s ORDER BY part", (position,))
+        for part, in rows:
+            for content, in self._rows("SELECT content FROM {schema}.ledger_snapshot WHERE position = %s AND "
+                                       "part = %s", (position, part)):
+                yield bytes(content)
+
+    def put_snapshot_part(self, position: int, part: int, content: bytes) -> None:
+        """Write a part of a snapshot."""
+        with translated(), self._writer().transaction():
+            self._writer().execute(self._sql(
+                "INSERT INTO {schema}.ledger_snapshot VALUES (%s, %s, %s) "
+                "ON CONFLICT (position, part) DO UPDATE SET content = EXCLUDED.content"), (position, part, content))
+
+    def drop_snapshots(self, *, keep: int | None = None) -> None:
+        """Delete all snapshots but one; make their table where there is none."""
+        with translated(), self._writer().transaction():
+            self._writer().execute(self._sql(SNAPSHOTS))
+            self._writer().execute(self._sql("DELETE FROM {schema}.ledger_snapshot "
+                                             "WHERE position IS DISTINCT FROM %s"), (keep,))
 
     def close(self) -> None:
         """Close the connections, and let go of the shard."""

@@ -45,6 +45,9 @@ TABLES: Final = (
     "position INTEGER NOT NULL, PRIMARY KEY (source, kind, record_key)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS stream_position (source TEXT NOT NULL, partition INTEGER NOT NULL, "
     "next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (source, partition)) WITHOUT ROWID",
+    # States at one position, so that a start need not fold the whole log; no part of it, and never needed.
+    "CREATE TABLE IF NOT EXISTS ledger_snapshot (position INTEGER NOT NULL, part INTEGER NOT NULL, "
+    "content BLOB NOT NULL, PRIMARY KEY (position, part))",
     # How far a relay has published: `infra.streams.outflow` alone writes it.
     "CREATE TABLE IF NOT EXISTS relay_position (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 )
@@ -166,6 +169,28 @@ class SQLiteRecorder(SQLiteProcessRecorder):
         """Write the settings of a new ledger."""
         with self.datastore.transaction(commit=True) as c:
             c.executemany("INSERT OR REPLACE INTO ledger_settings VALUES (?,?)", list(settings.items()))
+
+    def snapshots(self) -> Sequence[int]:
+        """The positions of whole snapshots."""
+        return [position for position, in self._rows("SELECT position FROM ledger_snapshot WHERE part = 0")]
+
+    def snapshot_parts(self, position: int) -> Iterable[bytes]:
+        """The parts of a snapshot."""
+        rows = self._rows("SELECT part FROM ledger_snapshot WHERE position = ? ORDER BY part", (position,))
+        for part, in rows:
+            for content, in self._rows("SELECT content FROM ledger_snapshot WHERE position = ? AND part = ?",
+                                       (position, part)):
+                yield bytes(content)
+
+    def put_snapshot_part(self, position: int, part: int, content: bytes) -> None:
+        """Write a part of a snapshot."""
+        with self.datastore.transaction(commit=True) as c:
+            c.execute("INSERT OR REPLACE INTO ledger_snapshot VALUES (?,?,?)", (position, part, content))
+
+    def drop_snapshots(self, *, keep: int | None = None) -> None:
+        """Delete all snapshots but one."""
+        with self.datastore.transaction(commit=True) as c:
+            c.execute("DELETE FROM ledger_snapshot WHERE position IS NOT ?", (keep,))
 
     def close(self) -> None:
         """Close the connections."""

@@ -79,6 +79,8 @@ class _Running:
         woken, self._traces = threading.Event(), Traces()
         try:
             shard = self._stack.enter_context(worker.open_shard(partition))
+            if shard.notice is not None:
+                log.warning("shard %s: %s", partition, shard.notice)
             self.intake = Intake(shard, worker.bootstrap, partition=partition, prefix=worker.prefix,
                                  group=worker.group, future_tolerance=worker.future_tolerance,
                                  vitals=worker.vitals, traces=self._traces)

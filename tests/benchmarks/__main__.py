@@ -22,6 +22,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tests.benchmarks.endurance import cold_start, fill_rearm, hot_account
 from tests.benchmarks.figures import Figure, Sample, figure, table
 from tests.benchmarks.ingest import ingest
 from tests.benchmarks.latency import single_records
@@ -29,6 +30,7 @@ from tests.benchmarks.machine import facts, load
 from tests.benchmarks.margin import evaluations, liquidation_prices, portfolio_evaluations
 from tests.benchmarks.mark import calm_mark
 from tests.benchmarks.memory import demo_memory
+from tests.benchmarks.population import bytes_per_position, calm_tick, crash_day_tick, funding, gap_tick
 from tests.benchmarks.replay import replay
 from tests.benchmarks.stage import FULL, QUICK, Stage
 from tests.benchmarks.streaming import relay_events, stream_records, takeover, tick_to_call
@@ -42,6 +44,16 @@ BENCHMARKS: Final[dict[str, tuple[str, Measure, int]]] = {
     "latency_single_p99": ("s", single_records, 100),
     "replay": ("events/s", replay, 1),
     "calm_mark": ("s", calm_mark, 100),
+    "hot_account_slowdown": ("times", hot_account, 1),
+    "fill_rearm": ("fills/s", fill_rearm, 100),
+    # One population is kept at a time, and what moves its accounts comes last.
+    **{f"calm_tick_{name}": ("s", partial(calm_tick, accounts=accounts), 1)
+       for name, accounts in (("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000))},
+    "bytes_per_position": ("bytes", bytes_per_position, 1),
+    "funding_1m": ("s", funding, 1),
+    "crash_day_tick_1m": ("s", crash_day_tick, 1),
+    "gap_tick_1m": ("s", gap_tick, 1),
+    "cold_start_1m": ("s", cold_start, 1),
     **{f"evaluate_{positions}": ("evaluations/s", partial(evaluations, positions=positions), 100)
        for positions in (5, 50)},
     "evaluate_portfolio_50": ("evaluations/s", partial(portfolio_evaluations, positions=50), 100),

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from infra.embedded import in_memory
+from infra.shard import Shard
 from infra.streams.records import Place, read
 from ledger.account import AccountState, Position
 from ledger.amounts import exact
@@ -34,9 +35,10 @@ TICKS: Final = 400
 WARM: Final = 40
 
 
-def house_of(accounts: int, random: Random) -> ClearingHouse:
-    """A house whose accounts stand above the warning line, most of them well."""
-    shard = in_memory()
+def house_of(accounts: int, random: Random, shard: Shard | None = None) -> ClearingHouse:
+    """A house (new, or that of an empty ledger) whose accounts stand above the warning line, most of them well."""
+    if shard is None:
+        shard = in_memory()
     house = shard.house
     records = [{"type": "asset", "asset": "USD", "quantum": "0.01"}]
     for place, name in enumerate(INSTRUMENTS):

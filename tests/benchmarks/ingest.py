@@ -7,6 +7,7 @@ setting up of the book.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from ledger.encoding import decode
 from ledger.postings import postings
 from tests.benchmarks.figures import Sample
 from tests.benchmarks.stage import Stage, require_applied
+from tests.benchmarks.tigerbeetle import ADDRESS, transfers
 
 
 class _Written(NamedTuple):
@@ -45,6 +47,9 @@ def ingest(stage: Stage, batch_size: int) -> Sample:
     stage.is_written = True
     written = _written(stage.path, ends)
     beside = _stock(stage, records, batch_size)
+    if address := os.environ.get(ADDRESS):
+        stage.tell(f"TigerBeetle in batches of {batch_size}")
+        beside["TigerBeetle through its Python client"] = transfers(address, batch_size, count)
     stage.tell(f"bare rows in batches of {batch_size}")
     beside["raw SQLite rows"] = count / _bare_rows(stage.folder / "rows.sqlite", written)
     return Sample(count / seconds, beside, {

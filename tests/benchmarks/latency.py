@@ -26,6 +26,6 @@ def single_records(stage: Stage) -> Sample:
             require_applied(outcomes)
             bare.append(write())
     synced = percentile(bare, 99)
-    return Sample(percentile(times, 99), {"bare 4 KiB fdatasync, p99": synced},
-                  {"p50": percentile(times, 50), "bare p50": percentile(bare, 50),
-                   "2 x bare p99 + 1 ms": 2 * synced + 0.001, "records": len(times)})
+    return Sample(percentile(times, 99), {
+        "bound: 2 x bare fdatasync p99 + 1 ms": 2 * synced + 0.001, "bare 4 KiB fdatasync, p99": synced},
+                  {"p50": percentile(times, 50), "bare p50": percentile(bare, 50), "records": len(times)})

@@ -34,10 +34,17 @@ class Scale:
     singles: int
     marks: int
     demo_accounts: int
+    # Accounts of the largest population, ticks of the crash day, events of a hot account, and of a cold start.
+    population: int = 1_000_000
+    crash_ticks: int = 5_000
+    hot_events: int = 1_000_000
+    cold_accounts: int = 100_000
+    cold_events: int = 1_000_000
 
 
 FULL: Final = Scale(10_000, {1: 1_000, 10: 3_000, 100: 10_000, 1_000: 20_000}, 1_000, 2_000, 500, 2_000)
-QUICK: Final = Scale(2_000, {1: 300, 10: 1_000, 100: 2_000, 1_000: 5_000}, 300, 300, 200, 200)
+QUICK: Final = Scale(2_000, {1: 300, 10: 1_000, 100: 2_000, 1_000: 5_000}, 300, 300, 200, 200,
+                      population=20_000, crash_ticks=500, hot_events=20_000, cold_accounts=2_000, cold_events=20_000)
 
 
 class Stage:
@@ -52,6 +59,8 @@ class Stage:
         self._memory_shard: Shard | None = None
         self._stock: StockApplication | None = None
         self._line = 0
+        # What benchmarks of one file share.
+        self.kept: dict[str, object] = {}
         # Whether an ingest was measured, so that there is a log worth replaying.
         self.is_written = False
         self._stack = ExitStack()

@@ -121,6 +121,29 @@ def test_new_store_is_empty(store: Store) -> None:
     assert {} == dict(store.known(KEYS))
 
 
+def test_snapshot_is_whole_once_its_first_part_is_there_and_moves_no_other_table(store: Store) -> None:
+    begin(store)
+    before = contents(store)
+    assert [] == list(store.snapshots())
+    store.drop_snapshots()
+    for position in (1, 2):
+        store.put_snapshot_part(position, 1, b"old")
+        store.put_snapshot_part(position, 1, b"one%d" % position)
+        store.put_snapshot_part(position, 2, b"two")
+        assert [1][:position - 1] == list(store.snapshots())
+        store.put_snapshot_part(position, 0, b"\x00")
+    assert [1, 2] == sorted(store.snapshots())
+    assert [b"\x00", b"one1", b"two"] == list(store.snapshot_parts(1))
+
+    store.drop_snapshots(keep=2)
+
+    assert [2] == list(store.snapshots())
+    assert [b"\x00", b"one2", b"two"] == list(store.snapshot_parts(2))
+    store.drop_snapshots()
+    assert [] == list(store.snapshots())
+    assert before == contents(store)
+
+
 def test_commit_brings_events_inbox_positions_leaves_and_head(store: Store) -> None:
     begin(store)
 

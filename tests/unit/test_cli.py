@@ -168,7 +168,8 @@ def position_of(ledger: Path, topic: str, **fields: str) -> int:
 COMMANDS: Final = ("demo", "ingest", "events", "account", "accounts", "calls", "liquidations", "statement",
                    "movements", "charges", "orders", "trades", "journal", "markets", "assets", "halts", "funds",
                    "record", "rejections", "margin", "rulebooks", "rulebook", "replay", "shards", "reconcile",
-                   "topics", "worker", "relay", "doctor", "status", "backup", "restore", "upgrade", "dlq")
+                   "topics", "worker", "relay", "doctor", "status", "backup", "restore", "upgrade",
+                   "snapshot", "ladder", "dlq")
 
 
 @pytest.mark.parametrize("command", [
