@@ -222,7 +222,7 @@ def test_an_unanswered_claim_comes_back() -> None:
         time=5, cause=Cause(source="a", type="price"), account="a", pool="cross", asset="USD", amount=Decimal("1.5"),
         claim_id="claim-7", liquidation_id="liquidation-3", recourse="limited", evidence=Evidence(
             account_equity=ZERO, margin_equity=ZERO, collateral_value=ZERO, unrealised_pnl=ZERO, initial_margin=ZERO,
-            maintenance_margin=ZERO, margin_ratio=None, balances={"USD": ZERO}, marks=[], positions=[],
+            maintenance_margin=ZERO, margin_ratio=None, balances={"USD": ZERO}, marks={}, positions=[],
             rulebook=RulebookVersion(name="house", version=1), trigger=Trigger(position=1, type="price")))
 
     restore_states(back, encode_states(states))
