@@ -47,7 +47,7 @@ def address(ledger: str, shard: ShardId) -> str:
 def progress(ledger: str) -> tuple[int, bool]:
     """Records read by all shards, and whether everything in their logs is published."""
     read, is_published = 0, True
-    for shard in range(PARTITIONS):
+    for shard in SHARDS:
         try:
             with open_reader(address(ledger, shard)) as reader:
                 rows = reader.ask("SELECT COALESCE(SUM(next_offset), 0) FROM stream_position "
