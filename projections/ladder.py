@@ -79,7 +79,8 @@ class Ladder:
         self._book = Book()
         with exact():
             self._book.rules_changed(house)
-        self._book.take()
+        # The price that the book stands at, and whom it named there.
+        self._at, self._named = self.mark, self._book.take()
 
     def rungs(self, prices: Sequence[Decimal]) -> list[Rung]:
         """The rungs at some prices, in their order."""
@@ -87,16 +88,23 @@ class Ladder:
             with exact():
                 return [self._rung(price) for price in prices]
         finally:
+            if self._at != self.mark:
+                self._at, self._named = self.mark, self._move(self.mark)
             self.house.markets[self.market.instrument] = self.market
 
     def _rung(self, price: Decimal) -> Rung:
+        if price != self._at:
+            self._at, self._named = price, self._move(price)
+        return self.rung_of(self._named, price)
+
+    def _move(self, price: Decimal) -> Collection[PoolPlace]:
         house, market = self.house, self.market
         house.markets[market.instrument] = market._replace(mark=price)
         event = PriceRecorded(time=house.log_time, cause=Cause(source="ladder", type="price"), source="ladder",
                               instrument=market.instrument, price=price, kind="mark", mark=price)
         self._book.applied(Recorded(house.position, f"market:{market.instrument}", market.version, event), house)
         # Their states do not move on, so whoever stands beyond a line is named at every further price too.
-        return self.rung_of(self._book.take(), price)
+        return self._book.take()
 
     def rung_of(self, places: Collection[PoolPlace], price: Decimal) -> Rung:
         """The rung of the pools among some that are liquidated at the mark of now, which is `price`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ledger.amounts import ZERO, exact, round_down
@@ -34,6 +34,7 @@ def by_brute_force(crowd: Crowd, instrument: str, price: Decimal) -> tuple[int, 
 @given(seed=st.integers(0, 2**32), accounts=st.sampled_from([3, 25]), instrument=st.sampled_from(NAMES),
        moves=st.lists(st.sampled_from(["0.99", "1.01", "0.9", "1.1"]), max_size=3),
        order=st.permutations(["0.0001", "0.3", "0.7", "0.9", "0.97", "1", "1.02", "1.2", "1.6", "40"]))
+@example(seed=106, accounts=25, instrument="BTC-COIN", moves=[], order=["1", "0.3", "1", "1", "40"])
 @settings(max_examples=12, deadline=None)
 def test_the_ladder_is_what_asking_everybody_gives(seed: int, accounts: int, instrument: str, moves: list[str],
                                                    order: list[str]) -> None:
