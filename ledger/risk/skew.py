@@ -37,18 +37,20 @@ class SkewMargins(BaseModel):
     maintenance_scalar: Fraction
     least_margin: Factor = ZERO
 
-    def _scaled_fraction(self, size: Decimal) -> Decimal:
-        # Fraction times skew scale, so that no division rounds before the last.
-        return abs(size) * self.slope + self.floor * self.skew_scale
+    def _of(self, notional: Decimal, units: Decimal) -> Required:
+        # The fraction times skew scale, so that no division rounds before the last.
+        scaled = notional * (units * self.slope + self.floor * self.skew_scale)
+        initial, maintenance = (divide_up(part, self.skew_scale, FINEST) + self.least_margin
+                                for part in (scaled, scaled * self.maintenance_scalar))
+        return Required(initial, maintenance)
 
     def initial(self, size: Decimal, price: Decimal) -> Decimal:
         """Initial margin of a signed size."""
-        return divide_up(abs(size) * price * self._scaled_fraction(size), self.skew_scale, FINEST) + self.least_margin
+        return self._of(abs(size) * price, abs(size)).initial
 
     def maintenance(self, size: Decimal, price: Decimal) -> Decimal:
         """Maintenance margin of a signed size."""
-        scaled = abs(size) * price * self._scaled_fraction(size) * self.maintenance_scalar
-        return divide_up(scaled, self.skew_scale, FINEST) + self.least_margin
+        return self._of(abs(size) * price, abs(size)).maintenance
 
     def required(self, holding: Holding, notional: Decimal) -> Required:
         """What a position requires as a block of a rulebook; `notional` is its value at the mark.
@@ -56,12 +58,10 @@ class SkewMargins(BaseModel):
         Its size is in units of the base: of an inverse contract its value. A chosen leverage raises initial margin.
         """
         units = notional if holding.contract_type == "inverse" else abs(holding.size) * holding.contract_size
-        scaled = notional * self._scaled_fraction(units)
-        initial = divide_up(scaled, self.skew_scale, FINEST) + self.least_margin
-        if holding.leverage is not None:
-            initial = max(initial, divide_up(notional, holding.leverage, FINEST))
-        maintenance = divide_up(scaled * self.maintenance_scalar, self.skew_scale, FINEST)
-        return Required(initial, maintenance + self.least_margin)
+        found = self._of(notional, units)
+        if holding.leverage is None:
+            return found
+        return found._replace(initial=max(found.initial, divide_up(notional, holding.leverage, FINEST)))
 
     def margins(self, notional: Decimal) -> tuple[Decimal, Decimal]:
         """(initial, maintenance) at the floor's rate: size is not known from a value."""
