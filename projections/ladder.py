@@ -88,18 +88,17 @@ class Ladder:
             with exact():
                 return [self._rung(price) for price in prices]
         finally:
-            if self._at != self.mark:
-                self._at, self._named = self.mark, self._move(self.mark)
             self.house.markets[self.market.instrument] = self.market
 
     def _rung(self, price: Decimal) -> Rung:
-        if price != self._at:
-            self._at, self._named = price, self._move(price)
-        return self.rung_of(self._named, price)
-
-    def _move(self, price: Decimal) -> Collection[PoolPlace]:
         house, market = self.house, self.market
         house.markets[market.instrument] = market._replace(mark=price)
+        if price != self._at:
+            self._at, self._named = price, self._named_at(price)
+        return self.rung_of(self._named, price)
+
+    def _named_at(self, price: Decimal) -> Collection[PoolPlace]:
+        house, market = self.house, self.market
         event = PriceRecorded(time=house.log_time, cause=Cause(source="ladder", type="price"), source="ladder",
                               instrument=market.instrument, price=price, kind="mark", mark=price)
         self._book.applied(Recorded(house.position, f"market:{market.instrument}", market.version, event), house)
