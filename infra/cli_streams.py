@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
@@ -23,6 +25,9 @@ from infra.streams.parts import HOUSE, ShardId
 from ledger.errors import LedgerUnreadable
 
 SHARD: Final = "{shard}"
+# Intake, relay and the clients' own threads share an interpreter. A transaction hands over ten times, and each time
+# waits this long for whoever computes; by default 5 ms.
+SWITCH_SECONDS: Final = 0.0005
 LEDGER_SECONDS_MAX: Final = 60.0
 
 Bootstrap = Annotated[str, typer.Option(
@@ -114,10 +119,14 @@ def _opener(ledger: str) -> Callable[[ShardId], AbstractContextManager[Shard]]:
     return open_shard
 
 
+def _open_reader(ledger: str, shard: ShardId) -> LedgerReader:
+    return open_reader(_address(ledger, shard))
+
+
 def _reader(ledger: str, shard: ShardId) -> LedgerReader:
     from infra.streams.outflow import wait_for_ledger
 
-    return wait_for_ledger(lambda: open_reader(_address(ledger, shard)), LEDGER_SECONDS_MAX)
+    return wait_for_ledger(partial(_open_reader, ledger, shard), LEDGER_SECONDS_MAX)
 
 
 @contextmanager
@@ -167,9 +176,10 @@ def run_worker(
 
     _log_to_stderr()
     _check_ledger(ledger)
+    sys.setswitchinterval(SWITCH_SECONDS)
     vitals = Vitals()
     worker = Worker(bootstrap, _opener(ledger), prefix=prefix, group=group, instance=instance,
-                    open_reader=(lambda shard: _reader(ledger, shard)) if relay else None,
+                    open_reader=partial(_reader, ledger) if relay else None,
                     future_tolerance=future_tolerance, vitals=vitals)
     with _until_signalled() as should_stop, ExitStack() as stack:
         if metrics_port is not None:
@@ -233,8 +243,7 @@ def doctor(ledger: ShardLedgers, bootstrap: Bootstrap = _SERVERS, prefix: Prefix
 
     _check_ledger(ledger)
     with _admin(bootstrap) as admin:
-        found = [check._asdict() for check in checks(admin, bootstrap, prefix, lambda shard: open_reader(
-            _address(ledger, shard)))]
+        found = [check._asdict() for check in checks(admin, bootstrap, prefix, partial(_open_reader, ledger))]
     shown = [{**row, "state": "ok" if row["ok"] else "AMISS"} for row in found]
     show(Output(json=as_json), [Part("checks", found if as_json else shown, ("name", "ok", "found", "remedy"), {
         "check": "name", "state": "state", "found": "found", "what to do": "remedy"}, "nothing was checked")])
@@ -255,8 +264,7 @@ def status(ledger: ShardLedgers, bootstrap: Bootstrap = _SERVERS, prefix: Prefix
 
     _check_ledger(ledger)
     with _admin(bootstrap) as admin:
-        rows = [row._asdict() for row in standings(admin, bootstrap, prefix, lambda shard: open_reader(
-            _address(ledger, shard)))]
+        rows = [row._asdict() for row in standings(admin, bootstrap, prefix, partial(_open_reader, ledger))]
     show(Output(json=as_json), [Part("shards", rows, Standing._fields, {
         "shard": "shard", "owner": "owner", "epoch": "epoch", "log position": "position", "to read": "stream_lag",
         "published": "relayed", "to publish": "relay_lag"}, "no shard: there is no accounts topic by this prefix")])

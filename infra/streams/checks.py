@@ -46,7 +46,6 @@ def checks(admin: Any, bootstrap: str, prefix: str, open_shard: Callable[[ShardI
                 "install the package crc32c: without it the client computes checksums several times slower")
     cluster = admin.describe_cluster()
     yield Check("brokers", bool(cluster["brokers"]), f"{len(cluster['brokers'])} of cluster {cluster['cluster_id']}")
-    partitions = 0
     rows = {row["name"]: len(row["partitions"]) for row in describe(admin, [row.name for row in topics(prefix, 2)])}
     partitions = rows.get(prefix + ACCOUNTS, 0)
     for topic in topics(prefix, max(1, partitions)):

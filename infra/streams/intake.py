@@ -27,7 +27,7 @@ from infra.streams.arrivals import Arrivals
 from infra.streams.arrivals import Place as Source
 from infra.streams.parts import Duty, ShardId, duty_of, read_between
 from infra.streams.records import Delivered, Place, read
-from infra.streams.topics import ACCOUNTS, BETWEEN_SHARDS, CONTROL, INPUTS, PRICES, topic_ids
+from infra.streams.topics import ACCOUNTS, BETWEEN_SHARDS, CONTROL, INPUTS, PRICES, RECONNECT_MS_MAX, topic_ids
 from infra.streams.traces import Traces
 from ledger.amounts import NANOSECONDS
 from ledger.commands import MoveClock
@@ -44,8 +44,6 @@ WAITING_MAX: Final = 10_000
 WAITING_LOW: Final = 2_000
 # A partition that promises more and gives nothing (a transaction left open upstream) holds the others back this long.
 HELD_BACK_SECONDS_MAX: Final = 1.0
-# The client's own bound is half a minute, in which a cluster that is back is not looked for.
-RECONNECT_MS_MAX: Final = 1_000
 CLOCK_SOURCE: Final = "clock"
 _CONFLUENT_MAGIC: Final = 0
 _CONFLUENT_HEADER_BYTES: Final = 5

@@ -20,7 +20,7 @@ from kafka.errors import GroupIdNotFoundError, KafkaError
 from infra.embedded import LedgerReader
 from infra.streams.messages import Message, messages
 from infra.streams.parts import Duty, between, noted_duty
-from infra.streams.topics import DEFAULT_PREFIX, MARGIN_CALLS
+from infra.streams.topics import DEFAULT_PREFIX, MARGIN_CALLS, RECONNECT_MS_MAX
 from infra.streams.traces import Traces
 from ledger.amounts import exact
 from ledger.encoding import decode
@@ -38,8 +38,6 @@ IDLE_SECONDS: Final = 0.02
 # A broker that is still closing the last transaction answers "concurrent transactions"; by default the client would
 # sleep a tenth of a second on that.
 RETRY_MS: Final = 5
-# The client's own bound is half a minute, in which a cluster that is back is not looked for.
-RECONNECT_MS_MAX: Final = 1_000
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 # The client's transactional calls wait without end; a relay that hangs in one is of no use.
 CALL_SECONDS_MAX: Final = 30.0

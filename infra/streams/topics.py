@@ -25,6 +25,8 @@ TRANSFERS: Final = "transfers.v1"
 # What shards send each other, where there are several; of clients none writes to them.
 BETWEEN_SHARDS: Final = (CLAIMS, ANSWERS, TRANSFERS)
 OUTPUTS: Final = (MARGIN_CALLS, LIQUIDATIONS, ACCOUNT_STATE, OUTCOMES, REJECTIONS)
+# How long a client of ours waits at most before it looks for the cluster again; its own bound is half a minute.
+RECONNECT_MS_MAX: Final = 1_000
 _KEPT_FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1"}
 _KEPT_A_MONTH: Final = {"cleanup.policy": "delete", "retention.ms": str(30 * 86_400_000)}
 _COMPACTED: Final = {"cleanup.policy": "compact"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,10 +23,10 @@ from kafka.errors import KafkaError
 from infra.embedded import LedgerReader
 from infra.metrics import Vitals
 from infra.shard import Shard
-from infra.streams.intake import POLL_MS, RECONNECT_MS_MAX, Intake, IntakeStopped
+from infra.streams.intake import POLL_MS, Intake, IntakeStopped
 from infra.streams.outflow import Fenced, Relay
 from infra.streams.parts import HOUSE, ShardId
-from infra.streams.topics import ACCOUNTS, BETWEEN_SHARDS, CONTROL, DEFAULT_PREFIX, INPUTS, topic_ids
+from infra.streams.topics import ACCOUNTS, BETWEEN_SHARDS, CONTROL, DEFAULT_PREFIX, INPUTS, RECONNECT_MS_MAX, topic_ids
 from infra.streams.traces import Traces
 from ledger.errors import LedgerLocked
 
@@ -40,9 +39,6 @@ TOPICS_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = (0.005, 0.04)
 # A worker that is not heard of for so long has lost its shards; brokers allow no less by default.
 SESSION_MS: Final = 6_000
-# Intake, relay and the clients' own threads share an interpreter. A transaction hands over ten times, and each time
-# waits this long for whoever computes; by default 5 ms.
-SWITCH_SECONDS: Final = 0.0005
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 OpenShard = Callable[[ShardId], AbstractContextManager[Shard]]
 OpenReader = Callable[[ShardId], LedgerReader]
@@ -171,7 +167,6 @@ class Worker:
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Own and run shards until told to stop; then let them go in order. Raises what stopped a shard for good."""
-        sys.setswitchinterval(SWITCH_SECONDS)
         owned = _Owned(self.prefix + CONTROL)
         member = KafkaConsumer(
             bootstrap_servers=self.bootstrap, group_id=self.group, enable_auto_commit=False,
