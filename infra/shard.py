@@ -66,7 +66,8 @@ def outcome_of(recorded: Recorded) -> Outcome:
     kind = _NOT_APPLIED.get(type(event))
     if kind is None:
         return Outcome("applied", recorded.position)
-    return Outcome(kind, recorded.position, getattr(event, "reason", "beyond-fund"))
+    reason = "beyond-fund" if isinstance(event, FundMovementRefused) else cast(Any, event).reason
+    return Outcome(kind, recorded.position, reason)
 
 
 _NOT_APPLIED: Final[Mapping[type[Event], OutcomeKind]] = {
