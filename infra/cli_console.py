@@ -127,6 +127,11 @@ def complain(message: str) -> None:
     typer.echo(f"Error: {message}", err=True)
 
 
+def hint(near: Sequence[str], otherwise: str) -> str:
+    """What a sentence on a name that is not there ends with: names like it, else where all of them are listed."""
+    return f"; did you mean {' or '.join(near)}?" if near else f"; {otherwise}"
+
+
 def remark(message: str) -> None:
     """Something worth knowing beside the answer, on standard error."""
     typer.echo(message, err=True)

@@ -20,6 +20,7 @@ from infra.cli_console import (
     LedgerPath,
     Output,
     Part,
+    hint,
     reading,
     show,
     waiting,
@@ -56,9 +57,8 @@ def ladder(
         house = view.house
         market = house.markets.get(instrument)
         if market is None:
-            near = get_close_matches(instrument, house.markets, n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "; `clearing markets` lists them"
-            raise CommandFault(f"expected an instrument that is listed {place_of(view)}, came {instrument!r}{hint}")
+            listed = hint(get_close_matches(instrument, house.markets, n=3), "`clearing markets` lists them")
+            raise CommandFault(f"expected an instrument that is listed {place_of(view)}, came {instrument!r}{listed}")
         if market.mark is None:
             raise CommandFault(f"expected an instrument with a mark {place_of(view)}, {instrument} has none")
         with waiting("arming the ranges"):

@@ -28,6 +28,7 @@ from infra.cli_console import (
     PartName,
     Point,
     View,
+    hint,
     json_line,
     open_reader,
     parse_point,
@@ -84,9 +85,8 @@ def _topics(names: Sequence[str]) -> frozenset[str]:
         topics = {topic for topic in known if name in (topic, topic.removeprefix("clearing."), short[topic],
                                                        topic.partition(":")[0])}
         if not topics:
-            near = get_close_matches(name, short.values(), n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "; docs/events.md lists them"
-            raise CommandFault(f"--type: expected an event type such as fill-posted, came {name!r}{hint}")
+            listed = hint(get_close_matches(name, short.values(), n=3), "docs/events.md lists them")
+            raise CommandFault(f"--type: expected an event type such as fill-posted, came {name!r}{listed}")
         found |= topics
     return frozenset(found)
 
@@ -211,9 +211,8 @@ HALT_COLUMNS: Final = {
 
 def require_account(view: View, name: str) -> None:
     if queries.find_account(view.models, name) is None:
-        near = queries.like_account(view.models, name)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; `clearing accounts` lists them"
-        raise CommandFault(f"expected an account that is open {place_of(view)}, came {name!r}{hint}")
+        listed = hint(queries.like_account(view.models, name), "`clearing accounts` lists them")
+        raise CommandFault(f"expected an account that is open {place_of(view)}, came {name!r}{listed}")
 
 
 def place_of(view: View) -> str:
