@@ -2,7 +2,9 @@
 
 It knows what was seen before (inbox and sequences), asks the clearing house to decide, lets the simulated venue
 answer, and commits events, inbox, source positions and Merkle leaves together. What is not committed never
-happened: after a crash the same records are offered again and the log continues byte for byte. It never decides.
+happened: after a crash the same records are offered again and the log continues byte for byte. Of many batches, one
+is committed in a thread of its own while the next is decided; outcomes are given when they are durable. It never
+decides.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, cast
 
@@ -75,6 +79,15 @@ _NOT_APPLIED: Final[Mapping[type[Event], OutcomeKind]] = {
     IsolatedMarginRefused: "refused", FundMovementRefused: "refused", TransferTurnedAway: "refused"}
 
 
+class Flight(NamedTuple):
+    """A batch on its way to the store: `committed` returns when it is there, or raises; the rest as of `Shard`."""
+
+    committed: Callable[[], object]
+    events: Sequence[Recorded]
+    keys: Mapping[InboxKey, int]
+    frontier: Frontier
+
+
 class Shard:
     """The writer. Open it over a store, offer it batches, close it."""
 
@@ -83,11 +96,14 @@ class Shard:
         self.venue = venue
         self.store = cast(Store, house.recorder)
         house.answered = self._answer_to
-        self.frontier = Frontier()
+        # Over all committed events, and over those as well that are on their way to the store.
+        self.frontier = self._frontier = Frontier()
+        self._flight: Flight | None = None
         # Events that were committed, in log order; whoever wants to follow appends a function.
         self.listeners: list[Callable[[Sequence[Recorded]], None]] = []
         self._keys: dict[InboxKey, int] = {}
-        self._known: Mapping[InboxKey, int] = {}
+        # What the store said of the keys that it was asked for at the batch's start.
+        self._known: dict[InboxKey, int | None] = {}
         self._positions: dict[tuple[str, int], SourcePosition] = {}
         self._moved: dict[tuple[str, int], int] = {}
         # Counters of sequenced prices, some of which came before their instrument was listed: see `_counter`.
@@ -110,6 +126,7 @@ class Shard:
         head = self.store.head()
         if head is None or not self._open_from_snapshot(head, progress):
             self._fold(head, progress)
+        self._frontier = self.frontier
         self._positions = dict(self.store.source_positions())
         self.listeners.append(self.snapshots.follow)
 
@@ -200,6 +217,7 @@ class Shard:
 
         Whoever claimed them before can no longer move their positions.
         """
+        self._land()
         moves = []
         for source, partition in sorted(partitions):
             before = self._positions.get((source, partition))
@@ -213,30 +231,46 @@ class Shard:
     # --- batches -------------------------------------------------------------------------------------------------
 
     def ingest(self, records: Iterable[Delivered], *, batch_size: int = 1_000) -> Iterator[Outcome]:
-        """Apply records in batches, each committed whole before its outcomes are given."""
+        """Apply records in batches, each committed whole before its outcomes are given.
+
+        While a batch is being committed, the next one is decided; whoever stops early has what was decided committed.
+        """
         source = iter(records)
-        while batch := list(islice(source, batch_size)):
-            yield from self.apply(batch)
+        with ThreadPoolExecutor(1, "commit") as thread:
+            outcomes: list[Outcome] = []
+            try:
+                while batch := list(islice(source, batch_size)):
+                    before, outcomes = outcomes, self._decide_batch(batch)
+                    self._commit(thread)
+                    if self.snapshots.is_due:
+                        self._land()
+                    yield from before
+            finally:
+                self._land()
+            yield from outcomes
 
     def apply(self, batch: Sequence[Delivered], *, passed: Iterable[Place] = ()) -> list[Outcome]:
         """Apply one batch and commit it; the outcomes are durable when this returns.
 
         `passed`: places of records that are none of this ledger's business, which its positions move over.
         """
+        outcomes = self._decide_batch(batch, passed)
+        self._commit()
+        return outcomes
+
+    def _decide_batch(self, batch: Sequence[Delivered], passed: Iterable[Place] = ()) -> list[Outcome]:
         if self._failed:
             raise BrokenInvariant("the writer stopped after a fault; open the ledger again to go on from its last "
                                   "commit")
         self._failed = True
         # The keys of sequenced prices are looked up only when one is rejected.
-        self._known = self.store.known(dict.fromkeys(
-            key for row in batch if (key := _key(row)) is not None and key[1] != "price"))
+        self._known = dict.fromkeys(key for row in batch if (key := _key(row)) is not None and key[1] != "price")
+        self._known.update(self.store.known(self._known))
         with exact():
             self._serve()
             outcomes = [self._apply(delivered) for delivered in batch]
         for place in passed:
             self._pass(place)
-        self._commit()
-        self._failed = False
         return outcomes
 
     def _apply(self, delivered: Delivered) -> Outcome:
@@ -291,11 +325,12 @@ class Shard:
     # --- repeats and rejections ----------------------------------------------------------------------------------
 
     def _position_of(self, key: InboxKey) -> int | None:
+        """Where the outcome of a spent key stands; None where nothing spent it."""
         found = self._keys.get(key)
+        if found is None and self._flight is not None:
+            found = self._flight.keys.get(key)
         if found is None:
-            found = self._known.get(key)
-            if found is None and (key[0] == VENUE_SOURCE or key[1] == "price"):
-                found = self.store.known([key]).get(key)
+            found = self._known[key] if key in self._known else self.store.known([key]).get(key)
         return found
 
     def _reject(self, delivered: Delivered, fault: Fault) -> Outcome:
@@ -317,7 +352,7 @@ class Shard:
         kind, name, time = _identity(delivered)
         spent = _key(delivered)
         key = (delivered.place.source, "conflict", f"{spent and spent[2]}\x1f{hashlib.sha256(raw).hexdigest()}")
-        seen = self._keys.get(key) or self.store.known([key]).get(key)
+        seen = self._position_of(key)
         if seen is not None:
             return Outcome("duplicate", seen)
         message = f"id: {name or 'this place'!r} was spent at log position {position} by a record with other content"
@@ -342,26 +377,27 @@ class Shard:
         return Outcome("rejected", recorded.position, fault.reason)
 
     def _answer_to(self, source: str, name: str) -> Event | None:
-        position = self._keys.get((source, "id", name)) or self.store.known([(source, "id", name)]).get(
-            (source, "id", name))
+        position = self._position_of((source, "id", name))
         return None if position is None else self._recorded(position).event
 
     def _recorded(self, position: int) -> Recorded:
-        pending = self.house.pending
-        if pending and position >= pending[0].position:
-            return pending[position - pending[0].position]
+        for events in (self.house.pending, () if self._flight is None else self._flight.events):
+            if events and position >= events[0].position:
+                return events[position - events[0].position]
         row = self.store.select_notifications(position, 1)[0]
         return Recorded(row.id, str(row.originator_id), row.originator_version, decode(row.topic, row.state))
 
     # --- committing ----------------------------------------------------------------------------------------------
 
-    def _commit(self) -> None:
+    def _commit(self, thread: Executor | None = None) -> None:
+        """Commit what was decided; where a thread is given, in it, once what it wrote before has landed."""
         pending = self.house.pending
         if not pending and not self._moved:
+            self._failed = False
             return
         rows: list[StoredEvent] = []
         leaves = bytearray()
-        frontier = Frontier.from_bytes(self.frontier.to_bytes())
+        frontier = self._frontier.copy()
         to_row = self.house.mapper.to_stored_event
         for recorded in pending:
             row = to_row(cast(Any, recorded))
@@ -375,15 +411,28 @@ class Shard:
             before = self._positions.get(place)
             if before is None or next_offset > before.next_offset:
                 moves.append((before, SourcePosition(*place, next_offset, before.epoch if before else 0)))
-        self.store.insert_events(rows, commit=Commit(self.house.position - len(pending), head, bytes(leaves),
-                                                     list(self._keys.items()), moves))
-        self.frontier = frontier
+        commit = Commit(self.house.position - len(pending), head, bytes(leaves), list(self._keys.items()), moves)
+        self._land()
+        insert = partial(self.store.insert_events, rows, commit=commit)
+        self._flight = Flight(insert if thread is None else thread.submit(insert).result, pending, self._keys, frontier)
+        self._frontier = frontier
         self._positions.update({(after.source, after.partition): after for _, after in moves})
-        self._keys.clear()
-        self._moved.clear()
-        self.house.pending = []
+        self._keys, self._moved, self.house.pending = {}, {}, []
+        self._failed = False
+        if thread is None:
+            self._land()
+
+    def _land(self) -> None:
+        """Wait for the batch that is being committed, if any; then it is so, and whoever listens is told."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        has_failed, self._failed = self._failed, True
+        flight.committed()
+        self.frontier = flight.frontier
         for listener in self.listeners:
-            listener(pending)
+            listener(flight.events)
+        self._failed = has_failed
 
     def is_balanced(self) -> bool:
         """Whether, per asset, all pools of all accounts and all that stands against them sum to exactly zero."""

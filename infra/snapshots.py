@@ -98,16 +98,22 @@ class Snapshots:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
+    @property
+    def is_due(self) -> bool:
+        """Whether one is to be begun after the next commit that the states have not run ahead of."""
+        house = self._shard.house
+        every = self._every + EVERY_EVENTS_AN_ACCOUNT * len(house.accounts)
+        return self._rest is None and house.position - self._tried >= every
+
     def follow(self, committed: Sequence[Recorded]) -> None:
         """After a commit: begin a snapshot where it is time, or write one more part of the one begun.
 
         A store that takes none stops no writer; it is tried again as many events later.
         """
-        house = self._shard.house
         try:
             if self._rest is not None:
                 self._step()
-            elif house.position - self._tried >= self._every + EVERY_EVENTS_AN_ACCOUNT * len(house.accounts):
+            elif self.is_due and self._shard.frontier.size == self._shard.house.position:
                 self._begin()
         except PersistenceError:
             self._rest = None

@@ -38,12 +38,15 @@ class _Frozen(BaseModel):
     # Every field in declared order, absent ones as None or their default; one that is required and was not given
     # is undefined, which nothing can encode.
     _blank: ClassVar[dict[str, Any]] = {}
+    # What pydantic keeps of a model beside its values, one for all of a class: nothing tells absent from given here.
+    _given: ClassVar[set[str]] = set()
 
     if not TYPE_CHECKING:
 
         @classmethod
         def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
             cls._blank = {name: field.default for name, field in cls.model_fields.items()}
+            cls._given = set(cls.model_fields)
 
         def __init__(self, /, **fields: Any) -> None:
             blank = self._blank
@@ -51,7 +54,7 @@ class _Frozen(BaseModel):
             if len(values) != len(blank):
                 raise TypeError(f"{type(self).__name__} has no field {sorted(fields.keys() - blank.keys())}")
             _set(self, "__dict__", values)
-            _set(self, "__pydantic_fields_set__", set(fields))
+            _set(self, "__pydantic_fields_set__", self._given)
             _set(self, "__pydantic_extra__", None)
             _set(self, "__pydantic_private__", None)
 

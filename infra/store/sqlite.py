@@ -30,8 +30,10 @@ from infra.store.commit import Commit, Head, InboxKey, SourcePosition
 # they touch are worth keeping, and rewriting them less often is worth a longer log.
 CACHE_KIBIBYTES: Final = 65_536
 CHECKPOINT_PAGES: Final = 4_096
-# A commit has about ten statements, a look-up of keys one for each number of keys.
-STATEMENTS_KEPT: Final = 64
+# A commit has about thirty statements, a look-up of keys one for each number of keys.
+STATEMENTS_KEPT: Final = 96
+# Rows go into a table this many at a statement, then half as many, down to one: few statements, all of them kept.
+ROWS_PER_INSERT: Final = 512
 # SQLite's bound on variables in one statement is 32,766; three a key.
 KEYS_PER_SELECT: Final = 500
 
@@ -51,6 +53,21 @@ TABLES: Final = (
     # How far a relay has published: `infra.streams.outflow` alone writes it.
     "CREATE TABLE IF NOT EXISTS relay_position (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 )
+
+
+def _insert_rows(c: SQLiteCursor, table: str, rows: Sequence[Sequence[object]]) -> None:
+    """Insert rows in order, many at a statement: while one runs, the interpreter is free to decide the next batch.
+
+    `executemany` would ask for the interpreter again at every row.
+    """
+    start, many = 0, ROWS_PER_INSERT
+    while start < len(rows):
+        while many > len(rows) - start:
+            many //= 2
+        places = f"({','.join('?' * len(rows[0]))})"
+        c.execute(f"INSERT INTO {table} VALUES {','.join([places] * many)}",
+                  [value for row in rows[start:start + many] for value in row])
+        start += many
 
 
 class _Pool(SQLiteConnectionPool):
@@ -95,13 +112,13 @@ class SQLiteRecorder(SQLiteProcessRecorder):
         end = c.fetchone()[0]
         if end != commit.expected:
             raise IntegrityError(f"expected the log to end at {commit.expected}, it ends at {end}")
-        c.executemany(self.insert_events_statement,
-                      [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events])
+        _insert_rows(c, self.events_table_name,
+                     [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events])
         c.execute("SELECT COALESCE(MAX(rowid), 0) FROM stored_events")
         end = c.fetchone()[0]
         if end != commit.head.position:
             raise IntegrityError(f"expected the log to end at {commit.head.position}, it ends at {end}")
-        c.executemany("INSERT INTO inbox VALUES (?,?,?,?)", [(*key, position) for key, position in commit.inbox])
+        _insert_rows(c, "inbox", [(*key, position) for key, position in commit.inbox])
         if stored_events:
             c.execute("INSERT INTO merkle_leaves VALUES (?,?)", (first, commit.leaves))
         for before, after in commit.positions:

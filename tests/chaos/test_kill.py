@@ -29,7 +29,7 @@ from infra.embedded import open_ledger
 from infra.streams.records import read_lines
 from infra.venue import SimulatedVenue
 with open_ledger(sys.argv[2], venue=SimulatedVenue()) as shard:
-    shard.listeners.append(lambda committed: print(shard.house.position, flush=True))
+    shard.listeners.append(lambda _: print(shard.frontier.size, flush=True))
     for _ in shard.ingest(read_lines("records", open(sys.argv[1], "rb")), batch_size=int(sys.argv[3])):
         pass
 print("done", flush=True)

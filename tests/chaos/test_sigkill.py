@@ -225,7 +225,7 @@ def stopped_by(few: Path, ledger: Path, words: str, *, pages: int | None = None)
 
         def note(_: object) -> None:
             nonlocal committed
-            committed = shard.house.position
+            committed = shard.frontier.size
 
         shard.listeners.append(note)
         with pytest.raises(PersistenceError, match=words):

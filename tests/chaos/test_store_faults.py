@@ -52,7 +52,7 @@ class Undisturbed(NamedTuple):
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     ledger, ends = tmp_path_factory.mktemp("undisturbed") / "ledger.db", [0]
     with open_ledger(ledger, venue=SimulatedVenue()) as shard:
-        shard.listeners.append(lambda _: ends.append(shard.house.position))
+        shard.listeners.append(lambda _: ends.append(shard.frontier.size))
         list(shard.ingest(stream(), batch_size=BATCH))
         root = shard.root.hex()
     return Undisturbed(lines(ledger), ends, root)
@@ -164,7 +164,7 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int
     ledger, sizes = folder / "ledger.db", []
     wal = Path(f"{ledger}-wal")
     with open_ledger(ledger, venue=SimulatedVenue()) as shard:
-        shard.listeners.append(lambda _: sizes.append((shard.house.position, wal.stat().st_size)))
+        shard.listeners.append(lambda _: sizes.append((shard.frontier.size, wal.stat().st_size)))
         feed(shard, [])
         for path in (ledger, wal):
             shutil.copy(path, folder / f"kept{path.name.removeprefix('ledger')}")
