@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventsourcing.persistence import PersistenceError
 
 from infra.store.commit import Head
-from ledger.account import AccountState
+from ledger.accounts import KeptAccount
 from ledger.errors import LedgerUnreadable
 from ledger.events import Recorded
 from ledger.snapshot import (
@@ -61,7 +61,7 @@ class Snapshots:
         self._is_wanted = True
         # The snapshot being written: its first part, the accounts still to be written, and the hashes of parts.
         self._head: dict[str, Any] = {}
-        self._rest: Iterator[AccountState] | None = None
+        self._rest: Iterator[KeptAccount] | None = None
         self._hashes: list[str] = []
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -145,8 +145,7 @@ class Snapshots:
         self._head = {
             "format": FORMAT, "position": house.position, "code": code_fingerprint(),
             "frontier": frontier.to_bytes().hex(), "unlisted": sorted(shard.unlisted)}
-        # States of accounts are never changed in place, so a list of them stays what it is while the log goes on.
-        self._rest = iter(list(house.accounts.values()))
+        self._rest = iter(house.accounts.kept())
         self._hashes = []
         shard.store.drop_snapshots(keep=self.position)
         self._put(encode_head(house))

@@ -398,9 +398,7 @@ def _apply_settlement(house: ClearingHouse, command: SettleMarket) -> Recorded:
     outcome = house.append(f"market:{command.instrument}", settled)
     market = house.markets[command.instrument]
     quantum = house.assets[market.settlement_asset].quantum
-    holders = [state.account for state in house.accounts.values()
-               if any(key[0] == command.instrument for key in state.positions)]
-    for account in sorted(holders, key=str.encode):
+    for account in sorted(house.accounts.holders(command.instrument), key=str.encode):
         house.settle(account)
         for key in sorted(key for key in house.accounts[account].positions if key[0] == command.instrument):
             house.append(f"account:{account}", accounts.decide_position_settled(

@@ -15,6 +15,7 @@ from ledger import asset as assets
 from ledger import insurance_fund
 from ledger import market as markets
 from ledger.account import AccountState
+from ledger.accounts import Accounts
 from ledger.amounts import ONE, ZERO, seconds
 from ledger.asset import AssetState
 from ledger.commands import HaltedWhat
@@ -63,7 +64,7 @@ class States:
         self.position = 0
         self.log_time = 0
         self.versions: dict[str, int] = {}
-        self.accounts: dict[str, AccountState] = {}
+        self.accounts = Accounts()
         self.markets: dict[str, MarketState] = {}
         self.assets: dict[str, AssetState] = {}
         self.funds: dict[tuple[str, str], FundState] = {}

@@ -46,15 +46,17 @@ __all__ = ["NOTIONAL_PER_MAINTENANCE", "RELATIVE_TOLERANCE", "Book"]
 # Pools are armed in vectors where they are more than these and a part of all rows, which a pass has to look at.
 VECTOR_MIN: Final = 48
 VECTOR_ROWS: Final = 2_000
+# States that are remembered to be compared with.
+SYNCED_MAX: Final = 4_096
 
 
 class Entry:
-    """An account in the book: its state as last seen, the rulebook version its rows stand under, and its pools."""
+    """An account in the book: the rulebook version its rows stand under, and its pools."""
 
-    __slots__ = ("pools", "state", "version")
+    __slots__ = ("pools", "version")
 
-    def __init__(self, state: AccountState, version: str) -> None:
-        self.state, self.version = state, version
+    def __init__(self, version: str) -> None:
+        self.version = version
         self.pools: tuple[Pool, ...] = ()
 
     def pool(self, name: str) -> Pool | None:
@@ -79,6 +81,8 @@ class Book:
     def _reset(self) -> None:
         self._pools = Pools()
         self._entries: dict[str, Entry] = {}
+        # States that rows stand for, of some accounts of late: what has not changed since need not be written again.
+        self._synced: dict[str, AccountState] = {}
         self._rules: dict[str, Rulebook] = {}
         # rulebook version -> its lines: warning, warning end, call, liquidation
         self._lines: dict[str, tuple[float, float, float, float]] = {}
@@ -286,15 +290,16 @@ class Book:
         version = _version(rules)
         entry = self._entries.get(state.account)
         if entry is not None and (entry.version != version or not state.is_margined):
-            self._forget(entry)
+            self._forget(state.account, entry)
             entry = None
         if not state.is_margined:
             return
         if entry is None:
             entry = self._enter(state, version, rules)
-            old = None
-        else:
-            old, entry.state = entry.state, state
+        old = self._synced.get(state.account)
+        if old is None and len(self._synced) >= SYNCED_MAX:
+            self._synced.clear()
+        self._synced[state.account] = state
         names = None
         if old is None or not _has_same_pools(old, state):
             names = state.pools()
@@ -321,7 +326,7 @@ class Book:
             self._lines[version] = (float(lines.warning), float(lines.warning_end), float(lines.call),
                                     float(lines.liquidation))
             self._pools.holders[version], self._pools.balances[version] = {}, {}
-        entry = self._entries[state.account] = Entry(state, version)
+        entry = self._entries[state.account] = Entry(version)
         return entry
 
     def _enter_all(self, house: ClearingHouse) -> None:
@@ -368,7 +373,7 @@ class Book:
         self._pools.drop(pool)
         self._nominated.pop((pool.account, pool.name), None)
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, account: str, entry: Entry) -> None:
         """Take an account out of the book."""
         for pool in entry.pools:
             for key, row in pool.positions.items():
@@ -376,7 +381,8 @@ class Book:
             for asset, row in pool.balances.items():
                 self._pools.balances[entry.version][asset].release(row)
             self._drop(pool)
-        del self._entries[entry.state.account]
+        del self._entries[account]
+        self._synced.pop(account, None)
 
     def _sync_positions(self, entry: Entry, old: AccountState | None, state: AccountState,
                         house: ClearingHouse) -> None:
@@ -387,10 +393,9 @@ class Book:
                 pool = entry.pool(pool_name(*key))
                 if pool is not None:
                     self._set_position(pool, key, position, house)
-        for key in before:
-            if key not in after:
-                pool = entry.pool(pool_name(*key))
-                if pool is not None:
+        if sum(len(pool.positions) for pool in entry.pools) != len(after):
+            for pool in entry.pools:
+                for key in [key for key in pool.positions if key not in after]:
                     self._pools.holders[entry.version][key[0]].release(pool.positions.pop(key))
 
     def _set_position(self, pool: Pool, key: PositionKey, position: Position, house: ClearingHouse) -> None:
