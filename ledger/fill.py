@@ -132,14 +132,14 @@ def _initial(brackets: RequirementBlock, notional: Decimal, leverage: Decimal | 
 
 
 def flags_of(state: AccountState, command: PostFill, stamp: Stamp, terms: FillTerms, *, is_halted: bool,
-             is_settled: bool) -> list[FillFlag]:
+             has_ended: bool) -> list[FillFlag]:
     """What is to be said of a fill that is posted all the same: late, during a halt, beyond its order or its leg."""
     flags: list[FillFlag] = []
     if command.time < stamp.time:
         flags.append("late")
     if is_halted and terms.increases:
         flags.append("during-halt")
-    if is_settled:
+    if has_ended:
         flags.append("after-settlement")
     if terms.increases and terms.key[2] == ("short" if terms.position.size > 0 else "long"):
         flags.append("leg-exceeded")

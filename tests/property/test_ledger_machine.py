@@ -237,6 +237,8 @@ def require_settled(house: ClearingHouse) -> None:
             orders.update(state.liquidations[pool].orders if pool in state.liquidations else ())
             if state.is_margined:
                 require_settled_pool(house, state, pool)
+        for instrument, _, _ in state.positions:
+            assert house.markets[instrument].ended is None, f"{state.account} holds {instrument}, which has ended"
     assert orders == set(house.open_orders)
 
 
