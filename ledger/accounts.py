@@ -8,9 +8,10 @@ it takes. This file decides nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Final, TypeVar, overload
+
+from pydantic_core import from_json
 
 from ledger.account import AccountState
 from ledger.state_codec import codec, to_json
@@ -37,7 +38,7 @@ def row_of(state: AccountState) -> bytes:
 
 
 def _state_of(row: bytes) -> AccountState:
-    state: AccountState = _READ(json.loads(row))
+    state: AccountState = _READ(from_json(row))
     return state
 
 

@@ -9,6 +9,7 @@ book may name too many pools, never too few (property tests hold it to evaluatin
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from decimal import Decimal
 from typing import Final
@@ -331,7 +332,8 @@ class Book:
 
     def _enter_all(self, house: ClearingHouse) -> None:
         """Enter every account of an empty book as `_sync` would one by one, rows written column by column."""
-        filled: dict[Holders | Balances, tuple[list[int], list[float], list[float]]] = {}
+        filled: defaultdict[Holders | Balances, tuple[list[int], list[float], list[float]]] = defaultdict(
+            lambda: ([], [], []))
         versions: dict[str | None, tuple[str, Rulebook]] = {}
         for state in house.accounts.values():
             if not state.is_margined:
@@ -350,7 +352,7 @@ class Book:
                 if pool is None:
                     continue
                 holders = holders_of.get(key[0]) or self._holders_of(key[0], version, house)
-                pools, sizes, bases = filled.setdefault(holders, ([], [], []))
+                pools, sizes, bases = filled[holders]
                 pool.positions[key] = len(pools)
                 pools.append(pool.index)
                 exact_size, index = position.size * house.markets[key[0]].contract_size, position.funding_index
@@ -359,7 +361,7 @@ class Book:
             for pool in entry.pools:
                 for asset, amount in state.balances.get(pool.name, _NO_BALANCES).items():
                     balances = balances_of.get(asset) or self._balances_of(asset, version, house)
-                    pools, amounts, seen = filled.setdefault(balances, ([], [], []))
+                    pools, amounts, seen = filled[balances]
                     pool.balances[asset] = len(pools)
                     pools.append(pool.index)
                     amounts.append(float(amount))
