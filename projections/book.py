@@ -9,8 +9,9 @@ book may name too many pools, never too few (property tests hold it to evaluatin
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -82,6 +83,8 @@ class Book:
     def _reset(self) -> None:
         self._pools = Pools()
         self._entries: dict[str, Entry] = {}
+        # Each key of a position once, for all who hold one there.
+        self._keys: dict[PositionKey, PositionKey] = {}
         # States that rows stand for, of some accounts of late: what has not changed since need not be written again.
         self._synced: dict[str, AccountState] = {}
         self._rules: dict[str, Rulebook] = {}
@@ -131,8 +134,12 @@ class Book:
         for instrument, market in house.markets.items():
             self._mark_times[instrument] = market.mark_time
         self._enter_all(house)
-        self._arm(house)
-        self._nominated.update(dict.fromkeys(self.places()))
+        if self._bearing:
+            self._accrue(house)
+        self._arm_pools(range(1, len(self._pools.members)))
+        self._left.clear()
+        self._nominated = {
+            (account, pool.name): None for account, entry in self._entries.items() for pool in entry.pools}
 
     def take(self) -> Collection[PoolPlace]:
         """The pools nominated since last asked."""
@@ -241,13 +248,16 @@ class Book:
                     self._sync(house.accounts[member.account], house)
         if not left:
             return
-        if len(left) > self._vector_min and len(left) > self._vector_min + pools.rows() // VECTOR_ROWS:
-            held = [index for index in left if pools.members[index] is not None]
-            self._nominate(pools.arm_many(np.array(held, dtype=np.int64)).tolist())
-        else:
-            self._nominate([index for index in left
-                            if (pool := pools.members[index]) is not None and pools.arm(pool)])
+        self._nominate(self._arm_pools([index for index in left if pools.members[index] is not None]))
         left.clear()
+
+    def _arm_pools(self, indexes: Sequence[int]) -> list[int]:
+        """Arm pools, in vectors where they are many; those that stand at a line."""
+        pools = self._pools
+        if len(indexes) > self._vector_min and len(indexes) > self._vector_min + pools.rows() // VECTOR_ROWS:
+            at_a_line: list[int] = pools.arm_many(np.fromiter(indexes, np.int64, len(indexes))).tolist()
+            return at_a_line
+        return [index for index in indexes if (pool := pools.members[index]) is not None and pools.arm(pool)]
 
     def _nominate(self, indexes: Iterable[int]) -> None:
         for index in indexes:
@@ -296,7 +306,7 @@ class Book:
         if not state.is_margined:
             return
         if entry is None:
-            entry = self._enter(state, version, rules)
+            entry = self._enter(state.account, version, rules)
         old = self._synced.get(state.account)
         if old is None and len(self._synced) >= SYNCED_MAX:
             self._synced.clear()
@@ -320,22 +330,22 @@ class Book:
             self._set_lines(state, pool)
             self._left[pool.index] = None
 
-    def _enter(self, state: AccountState, version: str, rules: Rulebook) -> Entry:
+    def _enter(self, account: str, version: str, rules: Rulebook) -> Entry:
         if version not in self._rules:
             self._rules[version] = rules
             lines = rules.thresholds
             self._lines[version] = (float(lines.warning), float(lines.warning_end), float(lines.call),
                                     float(lines.liquidation))
             self._pools.holders[version], self._pools.balances[version] = {}, {}
-        entry = self._entries[state.account] = Entry(version)
+        entry = self._entries[account] = Entry(version)
         return entry
 
     def _enter_all(self, house: ClearingHouse) -> None:
         """Enter every account of an empty book as `_sync` would one by one, rows written column by column."""
-        filled: defaultdict[Holders | Balances, tuple[list[int], list[float], list[float]]] = defaultdict(
-            lambda: ([], [], []))
+        filled: defaultdict[Holders | Balances, tuple[array[int], array[float], array[float]]] = defaultdict(
+            lambda: (array("i"), array("d"), array("d")))
         versions: dict[str | None, tuple[str, Rulebook]] = {}
-        for state in house.accounts.values():
+        for name, state in house.accounts.items():
             if not state.is_margined:
                 continue
             known = versions.get(state.rulebook)
@@ -343,9 +353,10 @@ class Book:
                 rules = house.rules(state)
                 known = versions[state.rulebook] = _version(rules), rules
             version, rules = known
-            entry = self._enter(state, version, rules)
+            # By the name that the mapping holds: a state that was only read now brings another of its own.
+            entry = self._enter(name, version, rules)
             # The cross pool comes first.
-            entry.pools = tuple(self._pools.add(state.account, name, version) for name in state.pools())
+            entry.pools = tuple(self._pools.add(name, pool_of, version) for pool_of in state.pools())
             holders_of, balances_of = self._pools.holders[version], self._pools.balances[version]
             for key, position in state.positions.items():
                 pool = entry.pool(CROSS if key[1] == CROSS else pool_name(*key))
@@ -353,7 +364,7 @@ class Book:
                     continue
                 holders = holders_of.get(key[0]) or self._holders_of(key[0], version, house)
                 pools, sizes, bases = filled[holders]
-                pool.positions[key] = len(pools)
+                pool.positions[self._keys.setdefault(key, key)] = len(pools)
                 pools.append(pool.index)
                 exact_size, index = position.size * house.markets[key[0]].contract_size, position.funding_index
                 sizes.append(float(exact_size))
@@ -362,12 +373,11 @@ class Book:
                 for asset, amount in state.balances.get(pool.name, _NO_BALANCES).items():
                     balances = balances_of.get(asset) or self._balances_of(asset, version, house)
                     pools, amounts, seen = filled[balances]
-                    pool.balances[asset] = len(pools)
+                    pool.balances[balances.asset] = len(pools)
                     pools.append(pool.index)
                     amounts.append(float(amount))
                     seen.append(self._seen(balances, state, amounts[-1], house))
                 self._set_lines(state, pool)
-                self._left[pool.index] = None
         for columns, rows in filled.items():
             columns.fill(*rows)
 
@@ -405,7 +415,7 @@ class Book:
                    or self._holders_of(key[0], pool.version, house))
         row = pool.positions.get(key)
         if row is None:
-            row = pool.positions[key] = holders.take(pool.index)
+            row = pool.positions[self._keys.setdefault(key, key)] = holders.take(pool.index)
         exact_size = position.size * house.markets[key[0]].contract_size
         views = holders.views
         views[SIZE][row], views[BASIS][row] = float(exact_size), float(
@@ -420,7 +430,7 @@ class Book:
                 if balances is None:
                     balances = self._balances_of(asset, entry.version, house)
                 if row is None:
-                    row = known[asset] = balances.take(pool.index)
+                    row = known[balances.asset] = balances.take(pool.index)
                 figure = balances.views[AMOUNT][row] = float(amount)
                 if balances.bears:
                     balances.views[SEEN][row] = self._seen(balances, state, figure, house)
