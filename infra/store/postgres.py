@@ -307,7 +307,10 @@ class PostgresRecorder(PostgresProcessRecorder):
         return Head(*rows[0]) if rows else None
 
     def known(self, keys: Iterable[InboxKey]) -> Mapping[InboxKey, int]:
-        """Which keys are spent; asked where it is written, so that a writer whose connection is lost stops at once."""
+        """Which keys are spent; asked where it is written, so that a writer whose connection is lost stops at once.
+
+        Beside a commit in another thread it waits while rows are copied, and may see them: the writer knows them too.
+        """
         found: dict[InboxKey, int] = {}
         remaining = iter(keys)
         with translated():

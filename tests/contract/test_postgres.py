@@ -35,6 +35,7 @@ from infra.store.postgres_reading import PostgresConnection, in_postgres
 from infra.venue import SimulatedVenue
 from ledger.errors import LedgerLocked, LedgerUnreadable
 from projections.read_model import ALL, ReadModels
+from tests.chaos.test_kill import mixed_records
 from tests.contract.test_stores import BUSY, flipped, require_stock_reads
 from tests.property.records_strategy import delivered, lines_of
 from tests.shards import new_shard
@@ -127,6 +128,20 @@ def test_log_is_that_of_the_other_stores(ledger: PostgresAddress, tmp_path: Path
         assert memory.store.source_positions() == shard.store.source_positions()
         assert memory.store.head() == shard.store.head()
     assert rows_in(tmp_path / "ledger.db") == rows_in(ledger)
+
+
+def test_large_batches_are_decided_while_others_are_committed(shard_address: PostgresAddress) -> None:
+    # Each batch twice, so that the second time asks for keys of what is being committed.
+    lines = [line.encode() for line in mixed_records(5)]
+    records = [line for start in range(0, len(lines), 500) for line in lines[start:start + 500] * 2]
+    memory = in_memory(venue=SimulatedVenue())
+    list(memory.ingest(delivered(records), batch_size=len(records)))
+    with open_ledger(shard_address, venue=SimulatedVenue()) as shard:
+        outcomes = list(shard.ingest(delivered(records), batch_size=500))
+
+        assert memory.root == shard.root
+        assert memory.house.position == shard.frontier.size == shard.house.position
+        assert 1_000 < sum(outcome.kind == "duplicate" for outcome in outcomes)
 
 
 def stock_recorder(address: PostgresAddress) -> tuple[PostgresDatastore, ProcessRecorder]:
