@@ -9,6 +9,7 @@ it takes. This file decides nothing.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from itertools import islice
 from typing import Final, TypeVar, overload
 
 from pydantic_core import from_json
@@ -50,6 +51,8 @@ class Accounts(Mapping[str, AccountState]):
         # In use of late, and before that: what is asked for again comes to the first, the rest goes back.
         self._recent: dict[str, AccountState] = {}
         self._earlier: dict[str, AccountState] = {}
+        # Whose turn it is to go back, of the latter.
+        self._going: Iterator[str] = iter(())
         # Every account in the order of opening.
         self._rows: dict[str, bytes] = {}
 
@@ -94,16 +97,14 @@ class Accounts(Mapping[str, AccountState]):
         return state
 
     def _use(self, name: str, state: AccountState) -> None:
-        for _ in range(BACK_FOR_EACH):
-            if self._earlier:
-                self._put_back(*self._earlier.popitem())
+        for going in islice(self._going, BACK_FOR_EACH):
+            goes = self._earlier.pop(going, None)
+            if goes is not None and self._rows[going] == _BEHIND:
+                self._rows[going] = row_of(goes)
         self._recent[name] = state
         if len(self._recent) >= self._half:
             self._recent, self._earlier = {}, self._recent
-
-    def _put_back(self, name: str, state: AccountState) -> None:
-        if self._rows[name] == _BEHIND:
-            self._rows[name] = row_of(state)
+            self._going = iter(list(self._earlier))
 
     # --- all of them ---------------------------------------------------------------------------------------------
 
