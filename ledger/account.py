@@ -21,10 +21,9 @@ from ledger.commands import (
     PlaceOrder,
     PositionMode,
     ReportOrder,
-    SettlementKind,
     Side,
 )
-from ledger.errors import BrokenInvariant, Rejected
+from ledger.errors import Rejected
 from ledger.events import (
     AccountOpened,
     AccountSettingsChanged,
@@ -47,6 +46,7 @@ from ledger.events import (
     MarginCallSuperseded,
     MarginCallWithdrawn,
     MarginWarned,
+    MarketSettled,
     OrderReserved,
     PositionSettled,
     ShortfallClaimed,
@@ -302,28 +302,24 @@ def decide_settle_interest(state: AccountState, assets: Mapping[str, AssetState]
     return InterestSettled(time=stamp.time, cause=stamp.cause, account=state.account, items=items)
 
 
-def decide_position_settled(state: AccountState, key: PositionKey, market: MarketState, kind: SettlementKind,
+def decide_position_settled(state: AccountState, key: PositionKey, market: MarketState, settled: MarketSettled,
                             quantum: Decimal, stamp: Stamp) -> PositionSettled:
     """Settle one position at its market's price: equity is the same before and after, but for rounding at an end.
-
-    The market has settled before, so that its mark is the settlement price.
 
     Daily: profit is paid and the position stands at the settlement price. Expiry, delisting: it is closed, and an
     isolated pool gives what is left back to the cross pool.
     """
-    position, price = state.positions[key], market.mark
-    if price is None:
-        raise BrokenInvariant(f"{market.instrument} settles positions before it has settled")
-    value = value_of(size=position.size, contract_size=market.contract_size, price=price,
+    position = state.positions[key]
+    value = value_of(size=position.size, contract_size=market.contract_size, price=settled.price,
                      contract_type=market.contract_type, quantum=quantum)
     profit = value - position.cost
     realised = round_down(profit, quantum)
-    rest, ends = profit - realised, kind != "daily"
+    rest, ends = profit - realised, settled.kind != "daily"
     pool, asset = pool_name(*key), market.settlement_asset
     left = state.balance(pool, asset) + realised
     return PositionSettled(
-        time=stamp.time, cause=stamp.cause, account=state.account, instrument=market.instrument, kind=kind,
-        price=price, mode=key[1], position=key[2],  # type: ignore[arg-type]
+        time=stamp.time, cause=stamp.cause, account=state.account, instrument=settled.instrument, kind=settled.kind,
+        price=settled.price, mode=key[1], position=key[2],  # type: ignore[arg-type]
         settlement_asset=asset, settled_size=position.size, realised_pnl=realised, rounding=rest if ends else ZERO,
         position_size=ZERO if ends else position.size, position_cost=ZERO if ends else value - rest,
         isolated_margin=-max(ZERO, left) if ends and pool != CROSS else ZERO)

@@ -132,14 +132,14 @@ def _initial(brackets: RequirementBlock, notional: Decimal, leverage: Decimal | 
 
 
 def flags_of(state: AccountState, command: PostFill, stamp: Stamp, terms: FillTerms, *, is_halted: bool,
-             has_ended: bool) -> list[FillFlag]:
+             is_settled: bool) -> list[FillFlag]:
     """What is to be said of a fill that is posted all the same: late, during a halt, beyond its order or its leg."""
     flags: list[FillFlag] = []
     if command.time < stamp.time:
         flags.append("late")
     if is_halted and terms.increases:
         flags.append("during-halt")
-    if has_ended:
+    if is_settled:
         flags.append("after-settlement")
     if terms.increases and terms.key[2] == ("short" if terms.position.size > 0 else "long"):
         flags.append("leg-exceeded")

@@ -47,8 +47,8 @@ class MarketState(NamedTuple):
     # (delivery source, price source) -> last sequence seen
     sequences: Mapping[tuple[str, str], int] = {}
     funding_index: Decimal = ZERO
-    # How the contract has ended, where it has: no price moves it any more, its mark is what it settled at.
-    ended: Literal["expiry", "delisting"] | None = None
+    # The contract has ended: no price moves it any more.
+    settled: bool = False
     # What profit and funding are paid in: the quote, or the base of an inverse contract.
     settlement_asset: str = ""
 
@@ -90,7 +90,7 @@ def decide_price(state: MarketState, command: RecordPrice, rule: OracleRule, *, 
     fault: tuple[Literal["late", "step", "settled"], str] | None = fault_of_price(
         rule, price=command.price, time=command.time, last_time=None if known is None else known[0],
         mark=state.mark if judged else None, mark_time=state.mark_time)
-    if state.ended is not None:
+    if state.settled:
         fault = "settled", f"expected a price of a contract that trades, {command.instrument} has settled"
     if fault is None:
         mark = _mark_after(state, command, rule) if command.kind == "mark" else command.price
@@ -124,7 +124,7 @@ def decide_funding(state: MarketState, command: MoveFunding, *, time: int, cause
 
 def decide_settlement(state: MarketState, command: SettleMarket, *, time: int, cause: Cause) -> MarketSettled:
     """Settle a market. Rejected where its contract has ended already."""
-    if state.ended is not None:
+    if state.settled:
         raise Rejected("immutable", f"instrument: expected a contract that trades, {command.instrument} has settled",
                        field="instrument")
     return MarketSettled(time=time, cause=cause, instrument=command.instrument, price=command.price,
@@ -150,7 +150,7 @@ def evolve(state: MarketState | None, event: Event, position: int) -> MarketStat
         case MarketSettled():
             return state._replace(version=state.version + 1, mark=event.price, mark_position=position,
                                   mark_time=max(state.mark_time, event.cause.time or event.time), provisional=False,
-                                  ended=None if event.kind == "daily" else event.kind)
+                                  settled=event.kind != "daily")
         case _:
             raise BrokenInvariant(f"{type(event).__name__} does not belong to a market")
 
@@ -164,7 +164,7 @@ def _listed(state: MarketState | None, event: InstrumentListed) -> MarketState:
     # What is listed again takes its new terms and keeps what the market knows.
     return listed._replace(version=state.version + 1, mark=state.mark, mark_time=state.mark_time,
                            mark_position=state.mark_position, provisional=state.provisional, sources=state.sources,
-                           sequences=state.sequences, funding_index=state.funding_index, ended=state.ended)
+                           sequences=state.sequences, funding_index=state.funding_index, settled=state.settled)
 
 
 def _priced(state: MarketState, event: PriceRecorded, position: int) -> MarketState:

@@ -15,7 +15,7 @@ from ledger import account as accounts
 from ledger import asset as assets
 from ledger import between_shards, fill, insurance_fund, movement
 from ledger import market as markets
-from ledger.account import AccountState, PositionKey
+from ledger.account import AccountState
 from ledger.amounts import ZERO
 from ledger.asset import AssetState
 from ledger.between_shards import AnswerShortfall, ClaimShortfall, TakeBackTransfer, TakeTransfer
@@ -40,7 +40,6 @@ from ledger.commands import (
     Resume,
     SetInterestRate,
     SettleMarket,
-    SettlementKind,
     SettleWithdrawal,
     Transfer,
     Withdraw,
@@ -215,7 +214,7 @@ def _apply_fill(house: ClearingHouse, command: PostFill) -> Recorded:
     fee = command.fee if command.fee_asset in (None, asset) else ZERO
     moved, short = fill.isolated_transfer(state, command, terms, market, quantum=quantum, fee=fee,
                                           brackets=rules.requirement(command.instrument))
-    flags = fill.flags_of(state, command, stamp, terms, has_ended=market.ended is not None,
+    flags = fill.flags_of(state, command, stamp, terms, is_settled=market.settled,
                           is_halted=house.is_halted("new-risk", command.account, command.instrument))
     if short:
         flags.append("margin-short")
@@ -227,17 +226,7 @@ def _apply_fill(house: ClearingHouse, command: PostFill) -> Recorded:
         if margin.free < 0:
             # This flag changes neither the postings nor the state after.
             event = event.model_copy(update={"flags": [*flags, "initial-margin-breached"]})
-    outcome = house.append(f"account:{command.account}", event, lines, after)
-    if market.ended is not None and terms.key in after.positions:
-        # What it left open settles as it would have with all the others, had the fill come in time.
-        _settle_position(house, command.account, terms.key, market.ended)
-    return outcome
-
-
-def _settle_position(house: ClearingHouse, account: str, key: PositionKey, kind: SettlementKind) -> None:
-    market = house.markets[key[0]]
-    house.append(f"account:{account}", accounts.decide_position_settled(
-        house.accounts[account], key, market, kind, house.assets[market.settlement_asset].quantum, house.stamp))
+    return house.append(f"account:{command.account}", event, lines, after)
 
 
 # --- collateral --------------------------------------------------------------------------------------------------
@@ -407,10 +396,13 @@ def _apply_settlement(house: ClearingHouse, command: SettleMarket) -> Recorded:
     settled = markets.decide_settlement(house.markets[command.instrument], command, time=house.stamp.time,
                                         cause=house.stamp.cause)
     outcome = house.append(f"market:{command.instrument}", settled)
+    market = house.markets[command.instrument]
+    quantum = house.assets[market.settlement_asset].quantum
     for account in sorted(house.accounts.holders(command.instrument), key=str.encode):
         house.settle(account)
         for key in sorted(key for key in house.accounts[account].positions if key[0] == command.instrument):
-            _settle_position(house, account, key, command.kind)
+            house.append(f"account:{account}", accounts.decide_position_settled(
+                house.accounts[account], key, market, settled, quantum, house.stamp))
     return outcome
 
 

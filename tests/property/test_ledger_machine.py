@@ -14,7 +14,6 @@ from typing import Final
 
 import pytest
 from hypothesis import Phase, event, given, settings
-from hypothesis import strategies as st
 
 from infra.shard import Shard
 from infra.streams.records import Delivered
@@ -53,7 +52,6 @@ from ledger.postings import ACCOUNT, CROSS, IN_TRANSIT, WITHHELD, fund_owner, po
 from ledger.risk.margin import PoolMargin, below, liquidatable
 from projections.audit import replay
 from projections.book import NOTIONAL_PER_MAINTENANCE, RELATIVE_TOLERANCE, Book
-from tests.property.record_steps_of_accounts import Settles
 from tests.property.records_strategy import (
     MAPPER,
     MemoryRows,
@@ -239,8 +237,6 @@ def require_settled(house: ClearingHouse) -> None:
             orders.update(state.liquidations[pool].orders if pool in state.liquidations else ())
             if state.is_margined:
                 require_settled_pool(house, state, pool)
-        for instrument, _, _ in state.positions:
-            assert house.markets[instrument].ended is None, f"{state.account} holds {instrument}, which has ended"
     assert orders == set(house.open_orders)
 
 
@@ -392,21 +388,6 @@ def test_laws_hold_after_every_event(stream: Stream) -> None:
     assert shard.is_balanced()
     for topic in sorted(witness.topics):
         event(topic)
-
-
-@given(stream=streams(), ends=st.lists(st.tuples(st.integers(3, 9), st.sampled_from(["expiry", "delisting"])),
-                                       min_size=1, max_size=2))
-def test_laws_hold_after_every_event_when_contracts_have_ended(stream: Stream, ends: list[tuple[int, str]]) -> None:
-    steps = list(stream.steps)
-    for instrument, (share, kind) in zip(("SOL-USD", "BTC-INVERSE"), ends, strict=False):
-        steps.insert(len(steps) * share // 10, Settles(instrument, "1", kind))
-    shard = ledger(stream._replace(steps=steps), Witness(Book()))
-    for _ in play(stream._replace(steps=steps), shard):
-        with exact():
-            require_settled(shard.house)
-            require_honest_funds(shard.house)
-
-    assert shard.is_balanced()
 
 
 @given(stream=streams(wild=True))

@@ -81,9 +81,9 @@ def states_of(states: States) -> Mapping[str, Any]:
             order.order_id: (state.account, *order[1:]) for state, _, row in running for order in row.orders.values()},
         "markets": {name: (
             row.mark, row.mark_time if row.mark is not None else None,
-            row.mark_position if row.mark is not None else None, row.provisional, row.funding_index,
-            row.ended is not None, row.settlement_asset, row.base, row.quote, row.contract_type, row.contract_size,
-            row.tick_size, row.lot_size) for name, row in states.markets.items()},
+            row.mark_position if row.mark is not None else None, row.provisional, row.funding_index, row.settled,
+            row.settlement_asset, row.base, row.quote, row.contract_type, row.contract_size, row.tick_size,
+            row.lot_size) for name, row in states.markets.items()},
         "price sources": {(name, source): row for name, market in states.markets.items()
                           for source, row in market.sources.items()},
         "assets": {name: (row.quantum, row.pricing_instrument, *(row.rates[-1] if row.rates else NO_RATES))

