@@ -52,6 +52,8 @@ from projections.merkle import Frontier, leaf_hash
 
 RAW_KEPT: Final = 4_096
 PAGE: Final = 5_000
+# Batches from this size on are committed beside the next; for smaller ones handing over costs more than it saves.
+IN_FLIGHT_MIN: Final = 100
 
 OutcomeKind = Literal["applied", "duplicate", "refused", "rejected"]
 
@@ -233,7 +235,8 @@ class Shard:
     def ingest(self, records: Iterable[Delivered], *, batch_size: int = 1_000) -> Iterator[Outcome]:
         """Apply records in batches, each committed whole before its outcomes are given.
 
-        While a batch is being committed, the next one is decided; whoever stops early has what was decided committed.
+        While a large batch is being committed, the next one is decided, and its outcomes are given a batch later.
+        Whoever stops early has what was decided committed.
         """
         source = iter(records)
         with ThreadPoolExecutor(1, "commit") as thread:
@@ -241,10 +244,13 @@ class Shard:
             try:
                 while batch := list(islice(source, batch_size)):
                     before, outcomes = outcomes, self._decide_batch(batch)
-                    self._commit(thread)
+                    self._commit(thread if len(batch) >= IN_FLIGHT_MIN else None)
                     if self.snapshots.is_due:
                         self._land()
                     yield from before
+                    if self._flight is None:
+                        before, outcomes = outcomes, []
+                        yield from before
             finally:
                 self._land()
             yield from outcomes

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from eventsourcing.persistence import PersistenceError
 
+from infra import shard as shards
 from infra.embedded import LedgerReader, open_ledger
 from infra.replay import replay_ledger
 from infra.shard import Shard
@@ -40,7 +41,8 @@ def delivered(records: list[bytes]) -> Iterator[Delivered]:
 
 
 @pytest.fixture
-def shard(tmp_path: Path) -> Iterator[Shard]:
+def shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shard]:
+    monkeypatch.setattr(shards, "IN_FLIGHT_MIN", 1)
     with open_ledger(tmp_path / "ledger.db") as opened:
         opened.apply(list(delivered([ASSET])))
         yield opened
@@ -76,6 +78,22 @@ def test_next_batch_is_decided_while_one_is_committed_and_outcomes_wait_until_it
     assert [1, 0] == seen
     assert ["applied"] * 3 * BATCH == given
     assert 1 + 3 * BATCH == shard.frontier.size == shard.house.position
+
+
+def test_outcomes_of_small_batches_are_given_before_the_next_is_read(
+        shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "IN_FLIGHT_MIN", BATCH + 1)
+    given: list[int] = []
+
+    def asked() -> Iterator[Delivered]:
+        for number, record in enumerate(delivered([fund(number) for number in range(2 * BATCH)])):
+            assert number % BATCH or number == len(given)
+            yield record
+
+    for outcome in shard.ingest(asked(), batch_size=BATCH):
+        given.append(outcome.position)
+
+    assert list(range(2, 2 + 2 * BATCH)) == given
 
 
 def test_repeats_of_what_is_being_committed_are_duplicates_and_conflicts(
