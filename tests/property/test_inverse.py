@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ledger.amounts import FINEST, ONE, ZERO, exact
@@ -102,20 +102,28 @@ def test_at_the_bankruptcy_price_account_equity_turns(size: Decimal, entry: Deci
             assert min(around) <= 0 <= max(around)
 
 
+# A limit so low that a satoshi is less than its last place.
+@example(rows=[(Decimal(1), Decimal("0.01"), Decimal("0.01")), (Decimal(1735), Decimal("0.01"), Decimal(204))],
+         held=Decimal(0))
 @given(rows=st.lists(st.tuples(contracts, prices, prices), min_size=1, max_size=4), held=coins)
 def test_closing_all_at_the_limits_never_ends_below_zero(rows: list[tuple[Decimal, Decimal, Decimal]],
                                                          held: Decimal) -> None:
-    """Each closing fill's value is rounded down to the satoshi, as a posted fill's is."""
+    """Each closing fill's value is rounded down to the satoshi, as a posted fill's is.
+
+    What is left beyond is less than a satoshi an order, and what the last place of its limit is worth.
+    """
     positions = [inverse(*row)._replace(instrument=f"I{number}") for number, row in enumerate(rows)]
     with exact():
         pool = evaluate_pool({"BTC": held}, positions, in_coin(ONE), Table(LINES, WHOLE, FLAT))
         terms = order_terms(pool, in_coin(ONE))
         assume(pool.account_equity >= 0)
         assume(all(Decimal("0.000000000001") < term.limit_price < 10**12 for term in terms))
-        left = held
+        left, most = held, Fraction(SATOSHI) * (len(terms) + 1)
         for term in terms:
+            limit = Fraction(term.limit_price)
+            most += Fraction(term.size * FINEST) / (limit * (limit - Fraction(FINEST)))
             value = value_of(size=term.holding.size, contract_size=ONE, price=term.limit_price,
                              contract_type="inverse", quantum=SATOSHI)
             left += value - term.holding.cost
 
-        assert 0 <= left < SATOSHI * (len(terms) + 1)
+        assert 0 <= left < most
