@@ -98,8 +98,8 @@ class Shard:
         self.venue = venue
         self.store = cast(Store, house.recorder)
         house.answered = self._answer_to
-        # Over all committed events, and over those as well that are on their way to the store.
-        self.frontier = self._frontier = Frontier()
+        # Over all committed events.
+        self.frontier = Frontier()
         self._flight: Flight | None = None
         # Events that were committed, in log order; whoever wants to follow appends a function.
         self.listeners: list[Callable[[Sequence[Recorded]], None]] = []
@@ -128,7 +128,6 @@ class Shard:
         head = self.store.head()
         if head is None or not self._open_from_snapshot(head, progress):
             self._fold(head, progress)
-        self._frontier = self.frontier
         self._positions = dict(self.store.source_positions())
         self.listeners.append(self.snapshots.follow)
 
@@ -400,10 +399,11 @@ class Shard:
         pending = self.house.pending
         if not pending and not self._moved:
             self._failed = False
+            self._land()
             return
         rows: list[StoredEvent] = []
         leaves = bytearray()
-        frontier = self._frontier.copy()
+        frontier = (self.frontier if self._flight is None else self._flight.frontier).copy()
         to_row = self.house.mapper.to_stored_event
         for recorded in pending:
             row = to_row(cast(Any, recorded))
@@ -421,7 +421,6 @@ class Shard:
         self._land()
         insert = partial(self.store.insert_events, rows, commit=commit)
         self._flight = Flight(insert if thread is None else thread.submit(insert).result, pending, self._keys, frontier)
-        self._frontier = frontier
         self._positions.update({(after.source, after.partition): after for _, after in moves})
         self._keys, self._moved, self.house.pending = {}, {}, []
         self._failed = False

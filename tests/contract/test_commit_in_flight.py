@@ -116,6 +116,19 @@ def test_repeats_of_what_is_being_committed_are_duplicates_and_conflicts(
     assert [] == replay_ledger(tmp_path / "ledger.db").differences
 
 
+def test_outcomes_wait_for_their_commit_though_the_next_batch_has_nothing_to_write(
+        shard: Shard, held: sqlite3.Connection) -> None:
+    """Records of our own code have no place in a source, so that repeats of them move nothing."""
+    records = [read(Place("f"), fund(number)) for number in range(BATCH)]
+    other = threading.Timer(0.3, held.execute, ["ROLLBACK"])
+    other.start()
+    for outcome in shard.ingest(records * 3, batch_size=BATCH):
+        assert outcome.position <= shard.frontier.size
+    other.join()
+
+    assert 1 + BATCH == shard.frontier.size
+
+
 def test_a_commit_that_fails_gives_no_outcomes_and_stops_the_writer(shard: Shard, tmp_path: Path) -> None:
     def break_the_store(_: object) -> None:
         connection = connect(str(tmp_path / "ledger.db"))
