@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from itertools import islice
-from typing import Final, TypeVar, overload
+from typing import Final
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from ledger.account import AccountState
-from ledger.state_codec import codec, to_json
+from ledger.state_codec import codec
 
 # Exact states in use at most: one of three positions takes about 3 KB, as bytes a tenth of it.
 IN_USE_MAX: Final = 200_000
@@ -25,8 +25,6 @@ BACK_FOR_EACH: Final = 2
 
 # An account by id, as it is kept: exact, or its row.
 KeptAccount = tuple[str, AccountState | bytes]
-
-Default = TypeVar("Default")
 
 _WRITE, _READ, _ = codec(AccountState)
 # Stands for a row that is behind its state.
@@ -61,19 +59,6 @@ class Accounts(Mapping[str, AccountState]):
     def __getitem__(self, name: str) -> AccountState:
         state = self._recent.get(name)
         return self._fetch(name) if state is None else state
-
-    @overload
-    def get(self, name: str, /) -> AccountState | None: ...
-
-    @overload
-    def get(self, name: str, default: AccountState | Default, /) -> AccountState | Default: ...
-
-    def get(self, name: str, default: object = None, /) -> object:
-        """As of any mapping."""
-        state = self._recent.get(name)
-        if state is not None:
-            return state
-        return self._fetch(name) if name in self._rows else default
 
     def __setitem__(self, name: str, state: AccountState) -> None:
         self._rows[name] = _BEHIND

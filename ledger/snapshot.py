@@ -8,7 +8,6 @@ line, then a line each, which is read when the account is first asked for. This 
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -16,6 +15,8 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+
+from pydantic_core import from_json, to_json
 
 from ledger.accounts import Accounts, KeptAccount, row_of
 from ledger.asset import AssetState
@@ -26,7 +27,7 @@ from ledger.insurance_fund import FundState
 from ledger.market import MarketState
 from ledger.nomination import PoolPlace
 from ledger.rulebook import RulebookState
-from ledger.state_codec import codec, to_json
+from ledger.state_codec import codec
 from ledger.states import States
 
 # Grows by one whenever the states' fields or their meaning change.
@@ -95,14 +96,14 @@ def restore_states(states: States, parts: Iterable[bytes]) -> None:
     contents = iter(parts)
     accounts = Accounts()
     try:
-        found = json.loads(next(contents, b"null"))
+        found = from_json(next(contents, b"null"))
         if found["format"] != FORMAT:
             raise LedgerUnreadable(f"expected a snapshot of format {FORMAT}, came {found['format']!r}")
         rows = {field: codec(kind)[1](found[field]) for field, kind in _FIELDS.items()}
         house = {field: codec(kind)[1](found["house"][field]) for field, kind in _HOUSE.items()}
         for content in contents:
             names, *kept = content.split(b"\n")
-            for name, row in zip(json.loads(names), kept, strict=True):
+            for name, row in zip(from_json(names), kept, strict=True):
                 accounts.keep(name, row)
     except (ArithmeticError, LookupError, TypeError, ValueError) as fault:
         raise LedgerUnreadable(f"expected a snapshot of the states, came {fault!r}") from fault

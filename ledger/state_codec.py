@@ -1,4 +1,4 @@
-"""States as compact JSON and back, by their own declared types.
+"""States as what JSON can say and back, by their own declared types.
 
 Decimals are plain texts, one a value; mappings are lists of pairs in the order that the log gave them, since some
 decisions follow that order; sets are sorted; named tuples are rows. This file knows no state in particular.
@@ -67,7 +67,7 @@ def codec(kind: Any) -> Codec:
 
 def _optional(kind: Any, parts: tuple[Any, ...]) -> Codec:
     codecs = [codec(part) for part in parts if part is not types.NoneType]
-    if all(codec == _IDENTITY for codec in codecs):
+    if all(one == _IDENTITY for one in codecs):
         return _IDENTITY
     if len(codecs) != 1:
         raise TypeError(f"expected one type or None, came {kind!r}")
@@ -88,7 +88,7 @@ def _mapping(key: Codec, item: Codec) -> tuple[Callable[[Any], Any], Callable[[A
 def _row(make: Callable[[Any], Any], codecs: list[Codec]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Only columns that are not themselves in JSON are looked at; most of those are empty or None."""
     count = len(codecs)
-    busy = [(at, *codec) for at, codec in enumerate(codecs) if codec != _IDENTITY]
+    busy = [(at, *one) for at, one in enumerate(codecs) if one != _IDENTITY]
     if not busy:
         return list, make
 
@@ -110,8 +110,3 @@ def _row(make: Callable[[Any], Any], codecs: list[Codec]) -> tuple[Callable[[Any
         return make(row)
 
     return write_row, read_row
-
-
-def to_json(value: Any) -> bytes:
-    """Compact JSON in UTF-8, without a line end."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
